@@ -1,0 +1,58 @@
+"""The picture of the whole program: settings in, application out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+from aiohttp import web
+
+from file_service.db.engine import connected
+from file_service.db.files import Files
+from file_service.db.migrate import migrated
+from file_service.db.replicas import Replicas
+from file_service.handlers.keys import FILES, PARTS, RULES, STATE, HttpRules, State
+from file_service.handlers.middlewares import answering, secure
+from file_service.handlers.routes import add_routes
+from file_service.service.files import FileService, Rules
+from file_service.service.identity import recognise
+from file_service.service.sweep import Sweeper
+from file_service.settings import Settings
+from file_service.storage.local import local_storage
+
+
+def create_app(settings: Settings) -> web.Application:
+    """An application that opens what it needs when it starts and closes it in reverse order when it stops."""
+    app = web.Application(middlewares=[answering], client_max_size=64 << 10)
+    app[RULES] = HttpRules(settings.download_framing == "chunked", settings.body_idle_timeout, settings.send_idle_timeout)
+    app[STATE] = State()
+
+    async def parts(app: web.Application) -> AsyncIterator[None]:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await migrated(settings.database)
+        pool = connected(
+            settings.database,
+            pool_size=settings.database_pool_size,
+            timeout=settings.database_timeout,
+            durable=settings.durable,
+        )
+        async with (
+            pool as database,
+            local_storage(settings.data_dir, chunk_size=settings.chunk_size, durable=settings.durable) as storage,
+        ):
+            files, replicas = Files(database), Replicas(database)
+            await recognise(storage, replicas)
+            await storage.check()
+            service = FileService(files, storage, uuid4(), Rules(settings.max_file_size, settings.block_size))
+            sweeper = Sweeper(
+                service, replicas, lease_time=settings.lease_time, interval=settings.sweep_interval
+            )
+            app[FILES] = service
+            app[PARTS] = {"database": database.check, "storage": storage.check}
+            async with sweeper.running():
+                yield
+
+    app.cleanup_ctx.append(parts)
+    app.on_response_prepare.append(secure)
+    add_routes(app)
+    return app

@@ -1,0 +1,28 @@
+"""Bringing a database to the newest schema, from a checkout as from an installed wheel."""
+
+import asyncio
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent.parent
+
+
+def scripts() -> Path:
+    """The folder of the migrations: inside the package in a wheel, beside it in a checkout."""
+    inside = PACKAGE / "migrations"
+    return inside if inside.is_dir() else PACKAGE.parent / "migrations"
+
+
+def migrate(url: str, revision: str = "head") -> None:
+    """Upgrade the database at `url`, blocking; two that start at once wait for each other (see migrations/env.py)."""
+    # alembic takes a third of a second to import, and only this function needs it.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config(attributes={"url": url})
+    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    command.upgrade(config, revision)
+
+
+async def migrated(url: str) -> None:
+    """`migrate` from within a running event loop."""
+    await asyncio.to_thread(migrate, url)

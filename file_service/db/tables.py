@@ -1,0 +1,103 @@
+"""The tables, and times by the database's own clock.
+
+A file row is the owner of everything its attempt leaves in storage: it is committed before the first byte exists and
+removed after the last one is gone. States: `receiving` -> `stored` <-> `damaged` -> `deleting` -> gone, and `receiving`
+-> `aborting` -> gone when the attempt failed, died or was superseded. Only `stored` and `damaged` files are visible.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import GenericFunction
+
+
+class Moment(sa.TypeDecorator[datetime]):
+    """An aware UTC time on both databases; SQLite itself keeps naive text."""
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """SQLite compares times as text, so they go in as naive UTC."""
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give the time its zone back where the database has none."""
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+class clock(GenericFunction[datetime]):  # noqa: N801 - SQLAlchemy names functions as SQL does, in lower case
+    """The database's time, `seconds` (may be negative) from now."""
+
+    type = Moment()
+    inherit_cache = True
+
+    def __init__(self, seconds: float = 0) -> None:
+        super().__init__(sa.literal(float(seconds), sa.Float))
+
+
+@compiles(clock, "postgresql")
+def _postgresql_clock(element: clock, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"(now() + make_interval(secs => CAST({compiler.process(element.clauses, **kw)} AS double precision)))"
+
+
+@compiles(clock, "sqlite")
+def _sqlite_clock(element: clock, compiler: SQLCompiler, **kw: Any) -> str:
+    # The text that SQLAlchemy's SQLite type writes and reads: six digits of a second.
+    return f"strftime('%Y-%m-%d %H:%M:%f000', 'now', {compiler.process(element.clauses, **kw)} || ' seconds')"
+
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+file = sa.Table(
+    "file",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("attempt", sa.Uuid, nullable=False, unique=True, comment="the key of the bytes in storage"),
+    sa.Column("owner", sa.Uuid, nullable=False, comment="the replica that receives it"),
+    sa.Column("state", sa.String(9), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("content_type", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger),
+    sa.Column("sha256", sa.LargeBinary),
+    sa.Column("retry_key", sa.Text, comment="the request's Idempotency-Key"),
+    sa.Column("retry_part", sa.Integer, comment="the file's position within that request"),
+    sa.Column("created_at", Moment, nullable=False, comment="when it became visible; before that, when it began"),
+    sa.Column("expires_at", Moment),
+    sa.UniqueConstraint("retry_key", "retry_part"),
+    sa.CheckConstraint("state IN ('receiving', 'stored', 'damaged', 'aborting', 'deleting')", name="state"),
+    sa.CheckConstraint(
+        "state NOT IN ('stored', 'damaged') OR (size IS NOT NULL AND sha256 IS NOT NULL)", name="complete"
+    ),
+    sa.Index(None, "created_at", "id"),
+    sa.Index("ix_file_unsettled", "state", sqlite_where=sa.text("state <> 'stored'"), postgresql_where=sa.text("state <> 'stored'")),
+)
+
+replica = sa.Table(
+    "replica",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("lease_until", Moment, nullable=False, comment="its attempts are alive until then"),
+)
+
+storage = sa.Table(
+    "storage",
+    metadata,
+    sa.Column("only", sa.Boolean, primary_key=True, comment="always true, so that there is one row"),
+    sa.Column("identity", sa.Uuid, nullable=False, comment="what the marker in the storage must say"),
+    sa.CheckConstraint('"only"', name="only"),
+)

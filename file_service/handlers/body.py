@@ -1,0 +1,115 @@
+"""The request body: what its headers must say, and its bytes as they come."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from file_service.errors import BadRequest, BodyIdle, LengthRequired, UnsupportedEncoding
+
+PROGRESS = 4096  # bytes that count as progress; less than this in the idle time is a stalled body
+POLL = 1.0  # seconds between looks at whether a silent body can still come
+TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+MAX_TYPE = 255
+DEFAULT_TYPE = "application/octet-stream"
+FORM_DEFAULT = "application/x-www-form-urlencoded"  # what `curl --data-binary` claims for every file
+QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
+KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+async def expect(request: web.Request) -> None:
+    """aiohttp's hook for `Expect`: nothing is sent yet, the handler may still refuse (RFC 9110 section 10.1.1)."""
+    if request.headers.get("Expect", "").lower() != "100-continue":
+        raise web.HTTPExpectationFailed(text="Only Expect: 100-continue is known.")
+
+
+def announced_length(request: web.Request) -> int | None:
+    """The body's length in bytes, None when chunked.
+
+    Raises `LengthRequired`, `UnsupportedEncoding`, and `BadRequest` for Content-Range, which asks for a partial PUT
+    (RFC 9110 section 14.5).
+    """
+    if "Content-Range" in request.headers:
+        raise BadRequest("Content-Range is not accepted on an upload.")
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding.strip().lower() not in ("identity", ""):
+        raise UnsupportedEncoding(coding)
+    length = request.content_length
+    if length is None and "chunked" not in request.headers.get("Transfer-Encoding", "").lower():
+        raise LengthRequired
+    return length
+
+
+def content_type(header: str | None) -> str:
+    """The type to keep: `header` when it reads like one, else `application/octet-stream`."""
+    header = (header or "").strip()
+    plain = header.partition(";")[0].strip().lower()
+    usable = TYPE.fullmatch(plain) and plain != FORM_DEFAULT and len(header) <= MAX_TYPE and header.isprintable()
+    return header if usable and header.isascii() else DEFAULT_TYPE
+
+
+def retry_key(request: web.Request) -> str | None:
+    """The Idempotency-Key: a structured-field string or a bare token, up to 255 visible characters."""
+    field = request.headers.get("Idempotency-Key")
+    if field is None:
+        return None
+    quoted = QUOTED.fullmatch(field.strip())
+    value = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else field.strip()
+    if not KEY.fullmatch(value):
+        raise BadRequest("An Idempotency-Key has 1 to 255 visible ASCII characters.")
+    return value
+
+
+async def body(request: web.Request, idle: float) -> AsyncIterator[bytes]:
+    """The bytes of the body as they come; whoever asks for the first one thereby accepts the upload.
+
+    Raises `BodyIdle` when fewer than `PROGRESS` bytes come in `idle` seconds, `BadRequest` when the framing breaks, and
+    ConnectionResetError when the client leaves. The time the caller takes with a chunk does not count.
+    """
+    await _continue(request)
+    loop = asyncio.get_running_loop()
+    deadline, moved = loop.time() + idle, 0
+    chunks = request.content.iter_any().__aiter__()
+    while True:
+        try:
+            chunk = await _next(request, chunks, deadline)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise BodyIdle(idle) from None
+        except (web.RequestPayloadError, HttpProcessingError):
+            raise BadRequest("The framing of the body is broken.") from None
+        moved += len(chunk)
+        received = loop.time()
+        if moved >= PROGRESS:
+            deadline, moved = received + idle, 0
+        yield chunk
+        deadline += loop.time() - received
+
+
+async def _next(request: web.Request, chunks: AsyncIterator[bytes], deadline: float) -> bytes:
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            async with asyncio.timeout_at(min(deadline, loop.time() + POLL)):
+                return await anext(chunks)
+        except TimeoutError:
+            if _unparsable(request):
+                raise BadRequest("The framing of the body is broken.") from None
+            if loop.time() >= deadline:
+                raise
+
+
+def _unparsable(request: web.Request) -> bool:
+    # aiohttp 3.14 queues a broken chunk's error as the next request of the connection and leaves the body waiting for
+    # ever; while a body is incomplete nothing else can stand in that queue.
+    return bool(getattr(request.protocol, "_messages", ()))
+
+
+async def _continue(request: web.Request) -> None:
+    if request.headers.get("Expect") and request.version >= (1, 1):
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # aiohttp takes a writer that has put out bytes for an answer already begun.
+        request.writer.output_size = 0

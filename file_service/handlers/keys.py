@@ -1,0 +1,33 @@
+"""What handlers find in the application."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from aiohttp import web
+
+from file_service.service.files import FileService
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRules:
+    """What the handlers are told by the settings; times are seconds."""
+
+    chunked: bool = True
+    body_idle: float = 60.0
+    send_idle: float = 60.0
+
+
+@dataclass(slots=True)
+class State:
+    """What changes while the service runs."""
+
+    draining: bool = False
+
+
+Checks: TypeAlias = Mapping[str, Callable[[], Awaitable[None]]]
+
+FILES = web.AppKey("files", FileService)
+RULES = web.AppKey("rules", HttpRules)
+STATE = web.AppKey("state", State)
+PARTS: web.AppKey[Checks] = web.AppKey("parts", Mapping)  # what readiness asks, by name

@@ -1,0 +1,24 @@
+"""The one table of routes. `{slash}` makes a path with and without its trailing slash the same resource."""
+
+from aiohttp import web
+
+from file_service.handlers import download, files, ops, upload
+from file_service.handlers.body import expect
+from file_service.handlers.records import CANONICAL
+
+SLASH = "{slash:/?}"
+FILE = f"/files/{{id:{CANONICAL}}}"
+
+
+def add_routes(app: web.Application) -> None:
+    """Register every resource."""
+    router = app.router
+    router.add_route("POST", f"/files{SLASH}", upload.post, expect_handler=expect)
+    router.add_route("GET", f"/files{SLASH}", files.list_)
+    router.add_route("GET", f"{FILE}{SLASH}", download.download)
+    router.add_route("HEAD", f"{FILE}{SLASH}", download.download)
+    router.add_route("DELETE", f"{FILE}{SLASH}", files.delete)
+    router.add_route("GET", f"{FILE}/meta{SLASH}", files.meta)
+    router.add_route("*", "/files/{name:.+}", upload.put, expect_handler=expect)
+    router.add_route("GET", "/health/live", ops.live)
+    router.add_route("GET", "/health/ready", ops.ready)

@@ -1,0 +1,87 @@
+"""All settings, read once from the environment. Sizes are bytes, times are seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+PREFIX = "FILE_SERVICE_"
+KIB, MIB = 1 << 10, 1 << 20
+
+
+class BadSettings(Exception):
+    """A variable has a value that cannot be used; the message names the variable."""
+
+
+class Settings(BaseSettings):
+    """The settings; each is the variable of its name in capitals after `FILE_SERVICE_`."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    data_dir: Path = Field(Path("data"), description="folder of the files and of the embedded database")
+    database_url: str = Field(
+        "", repr=False, description="postgresql+asyncpg://... or sqlite+aiosqlite:///...; empty: SQLite in DATA_DIR"
+    )
+    database_pool_size: PositiveInt = Field(5, description="connections to the database, for each worker")
+    database_timeout: PositiveFloat = Field(2.0, description="for connecting, one statement, and a free connection")
+    storage: Literal["local"] = Field("local", description="where the bytes go")
+    chunk_size: int = Field(256 * KIB, ge=4 * KIB, le=64 * MIB, description="bytes read from storage and sent at once")
+    block_size: int = Field(MIB, ge=4 * KIB, le=64 * MIB, description="bytes received before they are written at once")
+    download_framing: Literal["chunked", "length"] = Field(
+        "chunked", description="framing of whole downloads on HTTP/1.1: chunked, or length for a Content-Length"
+    )
+    max_file_size: PositiveInt | None = Field(None, description="largest file taken; empty: no limit")
+    durable: bool = Field(True, description="false leaves out every fsync: fast, and lost in a power cut")
+    body_idle_timeout: PositiveFloat = Field(60.0, description="an upload that makes no progress this long ends with 408")
+    send_idle_timeout: PositiveFloat = Field(60.0, description="a download whose reader takes nothing this long is cut")
+    drain_timeout: NonNegativeFloat = Field(30.0, description="how long running requests may go on after SIGTERM")
+    sweep_interval: PositiveFloat = Field(60.0, description="between two sweeps for what failed attempts left")
+    lease_time: PositiveFloat = Field(30.0, description="a replica silent for twice this long is taken for dead")
+    workers: PositiveInt = Field(1, description="processes that share the port")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged, on stderr")
+
+    @field_validator("max_file_size", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str) -> str:
+        try:
+            driver = make_url(value).drivername if value else "sqlite+aiosqlite"
+        except ArgumentError:
+            driver = "nothing readable"
+        if driver not in ("sqlite+aiosqlite", "postgresql+asyncpg"):
+            raise ValueError(f"must begin with postgresql+asyncpg:// or sqlite+aiosqlite://, not {driver}")
+        return value
+
+    @property
+    def database(self) -> str:
+        """The address of the database, the embedded one by default."""
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir}/file_service.db"
+
+
+def from_environment(**overrides: Any) -> Settings:
+    """The settings; raises `BadSettings` with the names of the variables that cannot be used."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        problems = (f"{PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        raise BadSettings("; ".join(problems)) from None
+
+
+def table() -> list[tuple[str, str, str]]:
+    """Name of the variable, default, meaning: for `--help` and for the test that keeps the README equal."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else str(field.default).lower() if field.annotation is bool else str(field.default)
+        rows.append((PREFIX + name.upper(), default, str(field.description)))
+    return rows

@@ -1,0 +1,1 @@
+"""Where bytes live: one small protocol (base.py) and its implementations. Storage knows no database and no HTTP."""

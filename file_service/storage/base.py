@@ -1,0 +1,94 @@
+"""The seam between the service and the place where bytes live.
+
+Keys are random UUIDs, one per attempt: never reused, never overwritten. No reader ever sees a partial file: bytes are
+readable under their key after `commit()` has returned and not before. Counting, hashing, limits and timeouts live above
+the seam; whoever calls decides when an attempt is dead and says `delete(key)`, which removes whatever stands under the
+key, staged or published.
+
+All methods raise `StorageFull`, `StorageFailed` or `Unavailable("storage")`, never a foreign exception.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol, runtime_checkable
+from uuid import UUID
+
+from file_service.aio import uncancelled
+
+
+class Writer(Protocol):
+    """One staged write. Exactly one of commit, suspend and abort ends it."""
+
+    @property
+    def token(self) -> str:
+        """Opaque; together with the key enough for `Storage.resume()`."""
+
+    @property
+    def offset(self) -> int:
+        """Bytes accepted so far, as the backend knows it."""
+
+    async def write(self, chunk: bytes) -> None:
+        """Append `chunk`. Not to be called again before it returned. After an error only `abort` is allowed."""
+
+    async def suspend(self) -> None:
+        """Keep the bytes for a later `resume`, release handles."""
+
+    async def commit(self) -> None:
+        """Make the bytes durable, then visible under the key, at once."""
+
+    async def abort(self) -> None:
+        """Drop the bytes. Repeatable; does nothing after commit or suspend."""
+
+
+class Storage(Protocol):
+    """A place for files."""
+
+    async def create(self, key: UUID) -> Writer:
+        """Begin a write under a fresh key."""
+
+    async def resume(self, key: UUID, token: str) -> Writer:
+        """Continue a suspended write at its offset; `NotFound` when there is none."""
+
+    def read(self, key: UUID, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes [start, stop); `stop` None means to the end.
+
+        Raises `Damaged` before the first chunk when the file is missing or shorter than `stop`, and in mid-stream when
+        it turns out to be; it never ends early without raising.
+        """
+
+    async def delete(self, key: UUID) -> None:
+        """Remove everything under `key`, staged or published; a missing key is fine."""
+
+    async def check(self) -> None:
+        """Return when the storage can take and give bytes; raise what is wrong otherwise."""
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A storage that knows how much room it has."""
+
+    async def free(self) -> int:
+        """Bytes that can still be written."""
+
+
+@runtime_checkable
+class Marked(Protocol):
+    """A storage that carries an identity, so that a wrong or unmounted place is told from an empty one."""
+
+    async def identity(self) -> UUID | None:
+        """The identity written into the storage, or None."""
+
+    async def mark(self, identity: UUID) -> None:
+        """Write the identity into a storage that has none."""
+
+
+@asynccontextmanager
+async def staged(storage: Storage, key: UUID) -> AsyncIterator[Writer]:
+    """A writer that is committed when the block ends well and aborted when anything at all goes wrong in it."""
+    writer = await storage.create(key)
+    try:
+        yield writer
+        await uncancelled(writer.commit())
+    except BaseException:
+        await uncancelled(writer.abort())
+        raise

@@ -1,0 +1,189 @@
+"""The blocking half of local storage: a few system calls each, run in a thread by local.py.
+
+On disk, under one root on one filesystem:
+
+    .file-service           the identity marker, written last when the root is laid out
+    tmp/<key>               bytes being received; 0600, opened O_EXCL
+    objects/ab/cd/<key>     published files, in 65,536 folders by the first four hex digits of the key
+
+Every path is walked folder by folder with O_NOFOLLOW, so that a planted link leads nowhere and a planted FIFO never
+blocks (open(2)). Nothing but `lay_out` creates the root's own folders: on an unmounted disk every call fails.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+from uuid import UUID
+
+from file_service.errors import Damaged, ServiceError, StorageFailed, StorageFull, Unavailable
+
+MARKER = ".file-service"
+PROBE = ".probe"
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+AWAY = {errno.ENOENT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ESTALE}
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@contextmanager
+def renamed() -> Iterator[None]:
+    """Turn an operating system error into one of ours; aiofile's native backends lose the number, not the text."""
+    try:
+        yield
+    except (OSError, SystemError) as error:
+        raise translated(error) from error
+
+
+def translated(error: OSError | SystemError) -> ServiceError:
+    """The service's error for `error`."""
+    numbers = {error.errno} if isinstance(error, OSError) else {n for n in FULL if os.strerror(n) in str(error)}
+    if numbers & FULL:
+        return StorageFull()
+    return Unavailable("storage") if numbers & AWAY else StorageFailed()
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One root; `durable` false leaves out every fsync."""
+
+    root: Path
+    durable: bool
+
+    def lay_out(self, identity: UUID) -> None:
+        """Make the folders, then the marker; the marker's presence promises the folders."""
+        for folder in (self.root, self.root / "tmp", self.root / "objects"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError), self._folder() as root:
+            new = os.open(MARKER, NEW, 0o600, dir_fd=root)
+            with open(new, "w", encoding="ascii") as marker:
+                marker.write(f"{identity}\n")
+                marker.flush()
+                os.fsync(new)
+            os.fsync(root)
+
+    def identity(self) -> UUID | None:
+        """What the marker says; None when there is none."""
+        try:
+            return UUID((self.root / MARKER).read_text("ascii").strip())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            raise StorageFailed(f"The marker {MARKER} in the data folder is not readable.") from None
+
+    def one_filesystem(self) -> bool:
+        """Whether a finished file can be linked from `tmp` into `objects` (link(2), EXDEV)."""
+        return (self.root / "tmp").stat().st_dev == (self.root / "objects").stat().st_dev
+
+    def free(self) -> int:
+        """Bytes that an unprivileged process may still write."""
+        space = os.statvfs(self.root / "tmp")
+        return space.f_bavail * space.f_frsize
+
+    def probe(self) -> None:
+        """Write, sync and remove a small file."""
+        with self._folder("tmp") as tmp:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+            probe = os.open(PROBE, flags, 0o600, dir_fd=tmp)
+            try:
+                os.write(probe, b"probe")
+                self._sync(probe)
+            finally:
+                os.close(probe)
+                with suppress(FileNotFoundError):
+                    os.unlink(PROBE, dir_fd=tmp)
+
+    def create(self, key: UUID) -> BinaryIO:
+        """A new, private, unbuffered file for the bytes of `key`."""
+        with self._folder("tmp") as tmp:
+            return _unbuffered(os.open(key.hex, NEW, 0o600, dir_fd=tmp), "wb")
+
+    def reopen(self, key: UUID) -> BinaryIO:
+        """The unpublished file of `key`, to be written further; FileNotFoundError when there is none."""
+        with self._folder("tmp") as tmp:
+            return _unbuffered(os.open(key.hex, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=tmp), "wb")
+
+    def publish(self, key: UUID) -> None:
+        """Give the finished bytes their place: link(2) refuses to overwrite, then the folder is synced."""
+        with self._folder("tmp") as tmp, self._shard(key, create=True) as shard:
+            os.link(key.hex, key.hex, src_dir_fd=tmp, dst_dir_fd=shard, follow_symlinks=False)
+            os.unlink(key.hex, dir_fd=tmp)
+            self._sync(shard)
+
+    def open(self, key: UUID, start: int, count: int) -> tuple[BinaryIO, int, bytes]:
+        """A published file, its size and up to `count` bytes from `start`: one trip to a thread serves a small file."""
+        try:
+            with self._shard(key) as shard:
+                fd = os.open(key.hex, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=shard)
+        except FileNotFoundError:
+            self._present()
+            raise Damaged(key) from None
+        stream = _unbuffered(fd, "rb")
+        try:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                raise Damaged(key)
+            return stream, found.st_size, os.pread(fd, count, start)
+        except BaseException:
+            stream.close()
+            raise
+
+    def delete(self, key: UUID) -> None:
+        """Unlink whatever `key` has; the folders are synced, so that a power cut does not bring it back."""
+        self._present()
+        with self._folder("tmp") as tmp:
+            self._unlink(key, tmp)
+        with suppress(FileNotFoundError), self._shard(key) as shard:
+            self._unlink(key, shard)
+
+    def _unlink(self, key: UUID, folder: int) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(key.hex, dir_fd=folder)
+            self._sync(folder)
+
+    def _present(self) -> None:
+        # A missing file on a missing disk says nothing about the file.
+        if self.identity() is None:
+            raise Unavailable("storage", "The data folder has lost its marker: is its disk mounted?")
+
+    def _sync(self, fd: int) -> None:
+        if self.durable:
+            os.fsync(fd)
+
+    @contextmanager
+    def _folder(self, *names: str) -> Iterator[int]:
+        fd = os.open(self.root.joinpath(*names), FOLDER)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def _shard(self, key: UUID, create: bool = False) -> Iterator[int]:
+        with self._folder("objects") as objects, self._sub(objects, key.hex[:2], create) as first:
+            with self._sub(first, key.hex[2:4], create) as second:
+                yield second
+
+    @contextmanager
+    def _sub(self, parent: int, name: str, create: bool) -> Iterator[int]:
+        try:
+            fd = os.open(name, FOLDER, dir_fd=parent)
+        except FileNotFoundError:
+            if not create:
+                raise
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=parent)
+            self._sync(parent)
+            fd = os.open(name, FOLDER, dir_fd=parent)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def _unbuffered(fd: int, mode: str) -> BinaryIO:
+    return cast(BinaryIO, open(fd, mode, buffering=0))  # noqa: SIM115 - the caller's `finally` closes it

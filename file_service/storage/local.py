@@ -1,0 +1,182 @@
+"""Files on a local disk: aiofile moves the bytes, `Disk` does the rest in threads.
+
+The order of a commit (fsync(2), rename(2)): bytes -> fsync of the file -> link into its folder -> fsync of the folder.
+An fsync that failed is never tried again: the kernel may have dropped the pages it could not write.
+
+aiofile is given an explicit context, caio's thread pool in Python: the default (io_uring with a polling thread) doubles
+the CPU of buffered writes and, like the other native ones, reports a full disk as an error without a number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+from uuid import UUID
+
+from aiofile import AIOFile
+from caio.python_aio_asyncio import AsyncioContext
+
+from file_service.aio import uncancelled
+from file_service.errors import Damaged, NotFound, StorageFailed, Unavailable
+from file_service.storage.base import Storage, Writer
+from file_service.storage.disk import Disk, renamed
+
+T = TypeVar("T")
+THREADS = 16
+
+
+@asynccontextmanager
+async def local_storage(root: Path, *, chunk_size: int, durable: bool = True) -> AsyncIterator[LocalStorage]:
+    """A storage in the folder `root`; reads come in chunks of `chunk_size` bytes."""
+    with ThreadPoolExecutor(THREADS, "disk") as threads:
+        async with AsyncioContext(max_requests=512) as context:  # type: ignore[no-untyped-call]  # caio's own signature
+            yield LocalStorage(Disk(root, durable), threads, context, chunk_size)
+
+
+class LocalStorage:
+    """`Storage`, `Bounded` and `Marked` on a folder."""
+
+    def __init__(self, disk: Disk, threads: ThreadPoolExecutor, context: AsyncioContext, chunk_size: int) -> None:
+        self.disk = disk
+        self._threads = threads
+        self._context = context
+        self._chunk_size = chunk_size
+        self._identity: UUID | None = None
+
+    async def create(self, key: UUID) -> LocalWriter:
+        """Open the temporary file."""
+        return LocalWriter(self, key, await self.run(self.disk.create, key), 0)
+
+    async def resume(self, key: UUID, token: str) -> LocalWriter:
+        """Open the temporary file again; its size is the offset."""
+        try:
+            stream = await uncancelled(self._raw(self.disk.reopen, key))
+        except FileNotFoundError:
+            raise NotFound("No such upload.") from None
+        return LocalWriter(self, key, stream, stream.seek(0, 2))
+
+    async def read(self, key: UUID, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
+        """See `Storage.read`; one chunk is read ahead while the caller sends the one before."""
+        first = self._chunk_size if stop is None else min(self._chunk_size, stop - start)
+        stream, size, chunk = await self.run(self.disk.open, key, start, first)
+        ahead: asyncio.Task[bytes] | None = None
+        try:
+            stop = size if stop is None else stop
+            if size < stop:
+                raise Damaged(key)
+            file = self.file(stream)
+            while start < stop:
+                start += len(chunk)
+                ahead = asyncio.create_task(self._chunk(file, key, start, stop)) if start < stop else None
+                yield chunk
+                chunk = await ahead if ahead else b""
+        finally:
+            await uncancelled(_settle(ahead))
+            stream.close()
+
+    async def delete(self, key: UUID) -> None:
+        """Unlink the temporary and the published file."""
+        await self.run(self.disk.delete, key)
+
+    async def check(self) -> None:
+        """The marker is ours and a small file can be written."""
+        if await self.run(self.disk.identity) != self._identity:
+            raise Unavailable("storage", "The data folder is not the one this service was started on.")
+        await self.run(self.disk.probe)
+
+    async def free(self) -> int:
+        """Bytes left on the disk."""
+        return await self.run(self.disk.free)
+
+    async def identity(self) -> UUID | None:
+        """What the marker says. A root that has one is refused when its parts lie on two filesystems."""
+        self._identity = await self.run(self.disk.identity)
+        if self._identity is not None and not await self.run(self.disk.one_filesystem):
+            raise StorageFailed("tmp and objects in the data folder lie on different filesystems (EXDEV).")
+        return self._identity
+
+    async def mark(self, identity: UUID) -> None:
+        """Lay the root out."""
+        await self.run(self.disk.lay_out, identity)
+        self._identity = await self.identity()
+
+    def file(self, stream: BinaryIO) -> AIOFile:
+        """aiofile over an open file; it never closes it, since its own close() syncs whatever the setting."""
+        return AIOFile.from_fp(stream, context=self._context)
+
+    async def run(self, call: Callable[..., T], *args: object) -> T:
+        """A blocking call in a thread, never left behind half done."""
+        with renamed():
+            return await uncancelled(self._raw(call, *args))
+
+    async def _raw(self, call: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
+
+    async def _chunk(self, file: AIOFile, key: UUID, start: int, stop: int) -> bytes:
+        with renamed():
+            chunk = await file.read_bytes(min(self._chunk_size, stop - start), start)
+        if not chunk:
+            raise Damaged(key)
+        return chunk
+
+
+async def _settle(ahead: asyncio.Task[bytes] | None) -> None:
+    """Wait for a read that nobody wants any more, so that its descriptor is not closed under it."""
+    if ahead is not None:
+        await asyncio.wait({ahead})
+        if not ahead.cancelled():
+            ahead.exception()
+
+
+class LocalWriter:
+    """`Writer` on a temporary file."""
+
+    def __init__(self, storage: LocalStorage, key: UUID, stream: BinaryIO, offset: int) -> None:
+        self.token = key.hex
+        self.offset = offset
+        self._storage = storage
+        self._key = key
+        self._stream = stream
+        self._file = storage.file(stream)
+        self._ended = False
+
+    async def write(self, chunk: bytes) -> None:
+        """Write at the offset; a cancelled write has ended before the cancellation goes on."""
+        with renamed():
+            self.offset += await uncancelled(self._file.write_bytes(chunk, self.offset))
+
+    async def suspend(self) -> None:
+        """Sync, so that the offset survives a power cut, and close."""
+        await self._sync()
+        await self._close()
+        self._ended = True
+
+    async def commit(self) -> None:
+        """Sync, close, publish."""
+        await self._sync()
+        await self._close()
+        await self._storage.run(self._storage.disk.publish, self._key)
+        self._ended = True
+
+    async def abort(self) -> None:
+        """Close and unlink."""
+        if not self._ended:
+            await self._close()
+            await self._storage.delete(self._key)
+            self._ended = True
+
+    async def _sync(self) -> None:
+        if self._storage.disk.durable:
+            with renamed():
+                await self._file.fsync()
+
+    async def _close(self) -> None:
+        await self._storage.run(self._stream.close)
+
+
+_: type[Storage] = LocalStorage
+__: type[Writer] = LocalWriter

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import uvloop
 from aiohttp import web
@@ -36,6 +38,15 @@ async def serve(settings: Settings, *, reuse_port: bool = False) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with listening(settings, reuse_port=reuse_port) as address:
+        log.info("serving on %s", address)
+        await stop.wait()
+        log.info("stopping: running requests have %g seconds", settings.drain_timeout)
+
+
+@asynccontextmanager
+async def listening(settings: Settings, *, reuse_port: bool = False) -> AsyncIterator[str]:
+    """The service, answering at the yielded URL while the block runs; then running requests are drained, then cut."""
     app = create_app(settings)
     runner = web.AppRunner(
         app,
@@ -45,13 +56,11 @@ async def serve(settings: Settings, *, reuse_port: bool = False) -> None:
         lingering_time=LINGER,
         shutdown_timeout=settings.drain_timeout,
     )
-    await runner.setup()
     try:
+        await runner.setup()
         await web.TCPSite(runner, settings.host, settings.port, reuse_port=reuse_port or None, backlog=1024).start()
-        for address in runner.addresses:
-            log.info("serving on http://%s:%d", *address[:2])
-        await stop.wait()
-        log.info("stopping: running requests have %g seconds", settings.drain_timeout)
+        host, port = runner.addresses[0][:2]
+        yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
         app[STATE].draining = True
     finally:
         await runner.cleanup()

@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     database_timeout: PositiveFloat = Field(2.0, description="for connecting, one statement, and a free connection")
     storage: Literal["local"] = Field("local", description="where the bytes go")
     chunk_size: int = Field(256 * KIB, ge=4 * KIB, le=64 * MIB, description="bytes read from storage and sent at once")
-    block_size: int = Field(MIB, ge=4 * KIB, le=64 * MIB, description="bytes received before they are written at once")
+    block_size: int = Field(512 * KIB, ge=4 * KIB, le=64 * MIB, description="bytes received before they are written at once")
     download_framing: Literal["chunked", "length"] = Field(
         "chunked", description="framing of whole downloads on HTTP/1.1: chunked, or length for a Content-Length"
     )

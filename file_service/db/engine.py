@@ -7,6 +7,7 @@ while it runs, and raises `Unavailable("database")` when the database is away, h
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
@@ -28,8 +29,9 @@ DATABASE_FULL = "database or disk is full"  # https://www.sqlite.org/rescode.htm
 class Database:
     """Units of work on one engine."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, watcher: sqlite3.Connection | None = None) -> None:
         self._engine = engine
+        self._watcher = watcher
         self._reader = engine.execution_options(isolation_level="AUTOCOMMIT", reading=True)
 
     async def fetch(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
@@ -56,6 +58,15 @@ class Database:
         """Run one writing statement in its own transaction and say how many rows it touched."""
         return await self.write(lambda connection: rowcount(connection, statement))
 
+    def version(self) -> int | None:
+        """A number that is another one after any commit (sqlite.org/pragma.html, data_version); None: cannot be told."""
+        if self._watcher is None:
+            return None
+        try:
+            return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.Error:
+            return None
+
     async def check(self) -> None:
         """Return when the database answers."""
         await self.fetch(sa.select(sa.literal(1)))
@@ -69,10 +80,15 @@ async def rowcount(connection: AsyncConnection, statement: sa.UpdateBase) -> int
 @asynccontextmanager
 async def connected(url: str, *, pool_size: int, timeout: float, durable: bool) -> AsyncIterator[Database]:
     """A `Database` on `url`; `timeout` (seconds) bounds connecting, one statement and the wait for a connection."""
-    engine = _engine(make_url(url), pool_size, timeout, durable)
+    address = make_url(url)
+    engine = _engine(address, pool_size, timeout, durable)
+    # A connection of its own, that writes nothing, sees every commit of the others.
+    watcher = sqlite3.connect(address.database or "") if engine.dialect.name == "sqlite" else None
     try:
-        yield Database(engine)
+        yield Database(engine, watcher)
     finally:
+        if watcher is not None:
+            watcher.close()
         await engine.dispose()
 
 
@@ -126,9 +142,9 @@ def renamed() -> Iterator[None]:
     except (exc.IntegrityError, exc.ProgrammingError, exc.DataError, exc.NotSupportedError):
         raise
     except (exc.DBAPIError, exc.TimeoutError, OSError, TimeoutError) as error:
-        # asyncpg's refused or timed-out connects arrive bare; the message may hold parameters, so only its type is kept.
+        # asyncpg's refused or timed-out connects arrive bare.
         cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
         if DATABASE_FULL in str(cause):
             raise StorageFull from error
-        log.warning("database: %s", type(cause).__name__)
+        log.warning("database: %s: %s", type(cause).__name__, str(cause).partition("\n")[0])
         raise Unavailable("database") from error

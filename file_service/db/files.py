@@ -17,6 +17,7 @@ from file_service.errors import Superseded
 from file_service.model import Attempt, File, Page, Received, RetryKey
 
 VISIBLE = file.c.state.in_(["stored", "damaged"])
+LATELY = 10_000  # files remembered at most
 BEGIN_TRIES = 5  # two requests with one key may collide on the unique index; one of them sees the other's row next time
 
 
@@ -25,6 +26,8 @@ class Files:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._lately: dict[UUID, File] = {}  # files looked up since the database was last written to
+        self._version: int | None = None
 
     async def begin(
         self, attempt: Attempt, owner: UUID, name: str, content_type: str, key: RetryKey | None
@@ -85,8 +88,17 @@ class Files:
 
     async def get(self, id_: UUID) -> File | None:
         """The visible file with this id."""
+        version = self._db.version()
+        if version is None or version != self._version or len(self._lately) > LATELY:
+            self._lately.clear()
+            self._version = version
+        if (known := self._lately.get(id_)) is not None:
+            return known
         rows = await self._db.fetch(sa.select(file).where(file.c.id == id_, VISIBLE))
-        return _file(rows[0]) if rows else None
+        found = _file(rows[0]) if rows else None
+        if found is not None and version is not None and self._db.version() == version == self._version:
+            self._lately[id_] = found
+        return found
 
     async def count(self, key: str) -> int:
         """How many visible files the request with this Idempotency-Key stored."""

@@ -4,45 +4,60 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import UTC
 from email.utils import format_datetime
+from functools import lru_cache
 from secrets import token_hex
 
 from aiohttp import HttpVersion11, web
 
-from file_service.digests import etag
 from file_service.handlers.conditions import Facts, NotModified, Partial, PreconditionFailed, Unsatisfiable, Whole, decide
 from file_service.handlers.files import file_id
 from file_service.handlers.keys import FILES, RULES
 from file_service.handlers.ranges import Byteranges, byteranges, content_range, unsatisfied_range
 from file_service.handlers.records import validators
-from file_service.handlers.sending import send
+from file_service.handlers.sending import Download, send
 from file_service.model import File
 from file_service.names import format_disposition
 from file_service.service.files import FileService
+
+VALIDATORS = ("ETag", "Last-Modified")
 
 
 async def download(request: web.Request) -> web.StreamResponse:
     """The file, a part of it, or the reason why not; HEAD has the headers of GET and no body."""
     service = request.app[FILES]
     file = await service.get(file_id(request))
-    modified = file.created_at.astimezone(UTC).replace(microsecond=0)
-    headers = {**validators(file), "Last-Modified": format_datetime(modified, usegmt=True)}
-    match decide(request.method, request.headers, Facts(file.size, etag(file.sha256), modified)):
+    facts, headers = described(file)
+    match decide(request.method, request.headers, facts):
         case NotModified():
-            return web.Response(status=304, headers=headers)
+            return web.Response(status=304, headers={name: headers[name] for name in VALIDATORS})
         case PreconditionFailed():
-            raise web.HTTPPreconditionFailed(headers=headers, text="A precondition of the request does not hold.")
+            raise web.HTTPPreconditionFailed(text="A precondition of the request does not hold.")
         case Unsatisfiable():
             raise web.HTTPRequestRangeNotSatisfiable(
                 headers={"Content-Range": unsatisfied_range(file.size)}, text="No part of that range is in the file."
             )
         case decision:
-            return await _content(request, service, file, decision, {**headers, **_representation(file)})
+            return await _content(request, service, file, decision, headers)
+
+
+@lru_cache(maxsize=1024)
+def described(file: File) -> tuple[Facts, dict[str, str]]:
+    """What conditions are held against, and the headers that every answer with the file's bytes has."""
+    modified = file.created_at.astimezone(UTC).replace(microsecond=0)
+    headers = {
+        **validators(file),
+        "Last-Modified": format_datetime(modified, usegmt=True),
+        "Content-Type": file.content_type,
+        "Content-Disposition": format_disposition(file.name),
+        "Accept-Ranges": "bytes",
+    }
+    return Facts(file.size, headers["ETag"], modified), headers
 
 
 async def _content(
     request: web.Request, service: FileService, file: File, decision: Whole | Partial, headers: dict[str, str]
 ) -> web.StreamResponse:
-    response = web.StreamResponse(status=200 if isinstance(decision, Whole) else 206, headers=headers)
+    response = Download(status=200 if isinstance(decision, Whole) else 206, headers=headers)
     match decision:
         case Whole():
             chunks = service.read(file)
@@ -79,13 +94,3 @@ def _frame(request: web.Request, response: web.StreamResponse, size: int) -> Non
         response.enable_chunked_encoding()
     else:
         response.content_length = size
-
-
-def _representation(file: File) -> dict[str, str]:
-    return {
-        "Content-Type": file.content_type,
-        "Content-Disposition": format_disposition(file.name),
-        "Accept-Ranges": "bytes",
-    }
-
-

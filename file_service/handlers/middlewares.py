@@ -63,8 +63,9 @@ async def answering(request: web.Request, handler: Handler) -> web.StreamRespons
         status = response.status
         return response
     finally:
-        seconds, size = loop.time() - start, request.writer.output_size
-        log.info("%s %s %s %d %d %.3f", request.remote, request.method, _printable(request), status, size, seconds)
+        if log.isEnabledFor(logging.INFO):
+            seconds, size = loop.time() - start, request.writer.output_size
+            log.info("%s %s %s %d %d %.3f", request.remote, request.method, _printable(request), status, size, seconds)
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:

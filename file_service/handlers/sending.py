@@ -17,23 +17,30 @@ log = logging.getLogger(__name__)
 TICKS = 4  # looks at the socket within one idle time
 
 
+class Download(web.StreamResponse):
+    """A streamed response whose headers leave together with its first bytes."""
+
+    _send_headers_immediately = False  # aiohttp does so for its own whole responses; one packet instead of two
+
+
 async def send(
     request: web.Request, response: web.StreamResponse, chunks: AsyncIterator[bytes], idle: float
 ) -> web.StreamResponse:
-    """Send `chunks` as the body; the last one travels with the end of the body, so a small file is one packet.
+    """Send `chunks` as the body; a body of one chunk is one packet, headers and end included.
 
     What is wrong before the first chunk is raised, and can still be answered. What goes wrong after the headers ends in
     a connection reset: some clients take a plain close inside a chunked body for its end (wget 1.21). A reader that takes
     nothing for `idle` seconds is reset too.
     """
-    last = await anext(chunks, b"")
+    first = await anext(chunks, b"")
     try:
+        second = await anext(chunks, b"")
         await response.prepare(request)
-        with Watch(request, idle):
-            async for chunk in chunks:
-                await response.write(last)
-                last = chunk
-            await response.write_eof(last)
+        if second:
+            await _stream(request, response, (first, second), chunks, idle)
+            await response.write_eof()
+        else:
+            await response.write_eof(first)
     except ConnectionError:
         log.info("%s %s: the client left", request.method, request.rel_url.raw_path)
         reset(request)
@@ -44,6 +51,20 @@ async def send(
         reset(request)
         raise
     return response
+
+
+async def _stream(
+    request: web.Request,
+    response: web.StreamResponse,
+    begin: tuple[bytes, ...],
+    chunks: AsyncIterator[bytes],
+    idle: float,
+) -> None:
+    with Watch(request, idle):
+        for chunk in begin:
+            await response.write(chunk)
+        async for chunk in chunks:
+            await response.write(chunk)
 
 
 class Watch:

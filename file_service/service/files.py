@@ -181,7 +181,7 @@ class Batch:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(Unavailable),
             stop=stop_after_delay(self._service.rules.commit_patience),
-            wait=wait_exponential_jitter(initial=0.1, max=1),
+            wait=wait_exponential_jitter(multiplier=0.1, max=1),
             reraise=True,
         )
         try:

@@ -47,6 +47,19 @@ def translated(error: OSError | SystemError) -> ServiceError:
     return Unavailable("storage") if numbers & AWAY else StorageFailed()
 
 
+def read_cached(fd: int, start: int, count: int) -> bytes:
+    """Up to `count` bytes from `start` out of the page cache; BlockingIOError when the disk would have to be asked.
+
+    preadv(2), RWF_NOWAIT. A filesystem or system that has no such flag counts as one that would have to be asked.
+    """
+    buffer = bytearray(count)
+    try:
+        length = os.preadv(fd, [buffer], start, os.RWF_NOWAIT)
+    except (OSError, AttributeError) as error:
+        raise BlockingIOError from error
+    return bytes(memoryview(buffer)[:length])
+
+
 @dataclass(frozen=True, slots=True)
 class Disk:
     """One root; `durable` false leaves out every fsync."""

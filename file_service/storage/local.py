@@ -10,9 +10,11 @@ the CPU of buffered writes and, like the other native ones, reports a full disk 
 from __future__ import annotations
 
 import asyncio
+import os
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 from uuid import UUID
@@ -23,10 +25,11 @@ from caio.python_aio_asyncio import AsyncioContext
 from file_service.aio import uncancelled
 from file_service.errors import Damaged, NotFound, StorageFailed, Unavailable
 from file_service.storage.base import Storage, Writer
-from file_service.storage.disk import Disk, renamed
+from file_service.storage.disk import Disk, read_cached, renamed
 
 T = TypeVar("T")
 THREADS = 16
+LATELY = 128  # small files kept open at most; one that is deleted elsewhere keeps its space until it falls out
 
 
 @asynccontextmanager
@@ -34,7 +37,11 @@ async def local_storage(root: Path, *, chunk_size: int, durable: bool = True) ->
     """A storage in the folder `root`; reads come in chunks of `chunk_size` bytes."""
     with ThreadPoolExecutor(THREADS, "disk") as threads:
         async with AsyncioContext(max_requests=512) as context:  # type: ignore[no-untyped-call]  # caio's own signature
-            yield LocalStorage(Disk(root, durable), threads, context, chunk_size)
+            storage = LocalStorage(Disk(root, durable), threads, context, chunk_size)
+            try:
+                yield storage
+            finally:
+                storage.close()
 
 
 class LocalStorage:
@@ -46,6 +53,12 @@ class LocalStorage:
         self._context = context
         self._chunk_size = chunk_size
         self._identity: UUID | None = None
+        self._lately: OrderedDict[UUID, BinaryIO] = OrderedDict()
+
+    def close(self) -> None:
+        """Close the files that are kept open."""
+        for key in list(self._lately):
+            self._forget(key)
 
     async def create(self, key: UUID) -> LocalWriter:
         """Open the temporary file."""
@@ -60,26 +73,32 @@ class LocalStorage:
         return LocalWriter(self, key, stream, stream.seek(0, 2))
 
     async def read(self, key: UUID, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
-        """See `Storage.read`; one chunk is read ahead while the caller sends the one before."""
+        """See `Storage.read`. While the caller sends one chunk the next is at hand already, or on its way."""
+        if (small := self._read_lately(key, start, stop)) is not None:
+            yield small
+            return
         first = self._chunk_size if stop is None else min(self._chunk_size, stop - start)
         stream, size, chunk = await self.run(self.disk.open, key, start, first)
-        ahead: asyncio.Task[bytes] | None = None
+        ahead: bytes | asyncio.Task[bytes] = b""
         try:
             stop = size if stop is None else stop
             if size < stop:
                 raise Damaged(key)
-            file = self.file(stream)
             while start < stop:
+                if not chunk:
+                    raise Damaged(key)
                 start += len(chunk)
-                ahead = asyncio.create_task(self._chunk(file, key, start, stop)) if start < stop else None
+                ahead = self._ahead(stream, start, min(self._chunk_size, stop - start))
                 yield chunk
-                chunk = await ahead if ahead else b""
+                chunk = ahead if isinstance(ahead, bytes) else await ahead
         finally:
-            await uncancelled(_settle(ahead))
-            stream.close()
+            if isinstance(ahead, asyncio.Task):
+                await uncancelled(_settled(ahead))
+            self._keep(key, stream, size)
 
     async def delete(self, key: UUID) -> None:
         """Unlink the temporary and the published file."""
+        self._forget(key)
         await self.run(self.disk.delete, key)
 
     async def check(self) -> None:
@@ -116,20 +135,48 @@ class LocalStorage:
     async def _raw(self, call: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
 
-    async def _chunk(self, file: AIOFile, key: UUID, start: int, stop: int) -> bytes:
+    def _read_lately(self, key: UUID, start: int, stop: int | None) -> bytes | None:
+        """The bytes [start, stop) of a small file that was read lately, when no disk has to be asked for them."""
+        if (stream := self._lately.get(key)) is None:
+            return None
+        found = os.fstat(stream.fileno())
+        stop = found.st_size if stop is None else stop
+        if found.st_nlink and stop <= found.st_size <= self._chunk_size:
+            with suppress(BlockingIOError):
+                self._lately.move_to_end(key)
+                return read_cached(stream.fileno(), start, stop - start)
+        self._forget(key)
+        return None
+
+    def _keep(self, key: UUID, stream: BinaryIO, size: int) -> None:
+        """Keep a small file open for the next reader, like the open file cache of web servers; close a large one."""
+        if size > self._chunk_size or key in self._lately:
+            stream.close()
+            return
+        self._lately[key] = stream
+        if len(self._lately) > LATELY:
+            self._forget(next(iter(self._lately)))
+
+    def _forget(self, key: UUID) -> None:
+        if (stream := self._lately.pop(key, None)) is not None:
+            stream.close()
+
+    def _ahead(self, stream: BinaryIO, start: int, count: int) -> bytes | asyncio.Task[bytes]:
+        try:
+            return read_cached(stream.fileno(), start, count) if count else b""
+        except BlockingIOError:
+            return asyncio.create_task(self._read(stream, start, count))
+
+    async def _read(self, stream: BinaryIO, start: int, count: int) -> bytes:
         with renamed():
-            chunk = await file.read_bytes(min(self._chunk_size, stop - start), start)
-        if not chunk:
-            raise Damaged(key)
-        return chunk
+            return await self.file(stream).read_bytes(count, start)
 
 
-async def _settle(ahead: asyncio.Task[bytes] | None) -> None:
+async def _settled(ahead: asyncio.Task[bytes]) -> None:
     """Wait for a read that nobody wants any more, so that its descriptor is not closed under it."""
-    if ahead is not None:
-        await asyncio.wait({ahead})
-        if not ahead.cancelled():
-            ahead.exception()
+    await asyncio.wait({ahead})
+    if not ahead.cancelled():
+        ahead.exception()
 
 
 class LocalWriter:

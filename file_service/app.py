@@ -24,7 +24,11 @@ from file_service.storage.local import local_storage
 def create_app(settings: Settings) -> web.Application:
     """An application that opens what it needs when it starts and closes it in reverse order when it stops."""
     app = web.Application(middlewares=[answering], client_max_size=64 << 10)
-    app[RULES] = HttpRules(settings.download_framing == "chunked", settings.body_idle_timeout, settings.send_idle_timeout)
+    app[RULES] = HttpRules(
+        chunked=settings.download_framing == "chunked",
+        body_idle=settings.body_idle_timeout,
+        send_idle=settings.send_idle_timeout,
+    )
     app[STATE] = State()
 
     async def parts(app: web.Application) -> AsyncIterator[None]:
@@ -44,9 +48,7 @@ def create_app(settings: Settings) -> web.Application:
             await recognise(storage, replicas)
             await storage.check()
             service = FileService(files, storage, uuid4(), Rules(settings.max_file_size, settings.block_size))
-            sweeper = Sweeper(
-                service, replicas, lease_time=settings.lease_time, interval=settings.sweep_interval
-            )
+            sweeper = Sweeper(service, replicas, lease_time=settings.lease_time, interval=settings.sweep_interval)
             app[FILES] = service
             app[PARTS] = {"database": database.check, "storage": storage.check}
             async with sweeper.running():

@@ -64,6 +64,15 @@ def format_digest(sha256: bytes) -> str:
     return f"sha-256=:{base64.b64encode(sha256).decode()}:"
 
 
+def wants(field: str) -> bool | None:
+    """Whether a Want-Repr-Digest or Want-Content-Digest field asks for sha-256; None when it says nothing about it.
+
+    The weights are hints (RFC 9530 section 4): 0 is "not acceptable", and a field that cannot be read is no wish.
+    """
+    weights = re.findall(r"(?:^|,)\s*sha-256\s*=\s*(10|[0-9])\s*(?=,|$)", field)
+    return None if not weights else weights[-1] != "0"
+
+
 def etag(sha256: bytes) -> str:
     """A strong entity tag: files never change, so the digest of the bytes names them for ever."""
     return f'"sha256-{base64.urlsafe_b64encode(sha256).decode().rstrip("=")}"'

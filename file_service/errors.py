@@ -35,7 +35,7 @@ class DigestMismatch(BadRequest):
     """The received bytes do not have the digest that the client sent for them."""
 
     def __init__(self, algorithm: str) -> None:
-        super().__init__(f"The {algorithm} digest of the received bytes is not the one that was sent; nothing was stored.")
+        super().__init__(f"The {algorithm} digest of the received bytes is not the one sent; nothing was stored.")
         self.algorithm = algorithm
 
 

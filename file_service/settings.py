@@ -33,14 +33,16 @@ class Settings(BaseSettings):
     database_timeout: PositiveFloat = Field(2.0, description="for connecting, one statement, and a free connection")
     storage: Literal["local"] = Field("local", description="where the bytes go")
     chunk_size: int = Field(256 * KIB, ge=4 * KIB, le=64 * MIB, description="bytes read from storage and sent at once")
-    block_size: int = Field(512 * KIB, ge=4 * KIB, le=64 * MIB, description="bytes received before they are written at once")
+    block_size: int = Field(512 * KIB, ge=4 * KIB, le=64 * MIB, description="bytes received before they are written")
     download_framing: Literal["chunked", "length"] = Field(
         "chunked", description="framing of whole downloads on HTTP/1.1: chunked, or length for a Content-Length"
     )
     max_file_size: PositiveInt | None = Field(None, description="largest file taken; empty: no limit")
     durable: bool = Field(True, description="false leaves out every fsync: fast, and lost in a power cut")
-    body_idle_timeout: PositiveFloat = Field(60.0, description="an upload that makes no progress this long ends with 408")
-    send_idle_timeout: PositiveFloat = Field(60.0, description="a download whose reader takes nothing this long is cut")
+    body_idle_timeout: PositiveFloat = Field(60.0, description="an upload without progress for so long ends with 408")
+    send_idle_timeout: PositiveFloat = Field(
+        60.0, description="a download whose reader takes nothing for so long is cut"
+    )
     drain_timeout: NonNegativeFloat = Field(30.0, description="how long running requests may go on after SIGTERM")
     sweep_interval: PositiveFloat = Field(60.0, description="between two sweeps for what failed attempts left")
     lease_time: PositiveFloat = Field(30.0, description="a replica silent for twice this long is taken for dead")
@@ -82,6 +84,7 @@ def table() -> list[tuple[str, str, str]]:
     """Name of the variable, default, meaning: for `--help` and for the test that keeps the README equal."""
     rows = []
     for name, field in Settings.model_fields.items():
-        default = "" if field.default is None else str(field.default).lower() if field.annotation is bool else str(field.default)
-        rows.append((PREFIX + name.upper(), default, str(field.description)))
+        default = "" if field.default is None else str(field.default)
+        shown = default.lower() if field.annotation is bool else default
+        rows.append((PREFIX + name.upper(), shown, str(field.description)))
     return rows

@@ -21,7 +21,7 @@ def serve_alone(settings: Settings, *, reuse_port: bool = False) -> int:
     try:
         run(settings, reuse_port=reuse_port)
     except (OSError, ServiceError) as error:
-        print(f"file-service: could not start: {error}", file=sys.stderr)
+        sys.stderr.write(f"file-service: could not start: {error}\n")
         return COULD_NOT_START
     return 0
 

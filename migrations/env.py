@@ -6,10 +6,11 @@ from typing import Any
 
 import sqlalchemy as sa
 from alembic import context
-from file_service.db.engine import prepare_sqlite
-from file_service.db.tables import metadata
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
+
+from file_service.db.engine import prepare_sqlite
+from file_service.db.tables import metadata
 
 LOCK = 0x66696C65  # pg_advisory_xact_lock: any constant that all replicas agree on
 

@@ -59,7 +59,7 @@ class Database:
         return await self.write(lambda connection: rowcount(connection, statement))
 
     def version(self) -> int | None:
-        """A number that is another one after any commit (sqlite.org/pragma.html, data_version); None: cannot be told."""
+        """A number that any commit changes (sqlite.org/pragma.html, data_version); None when it cannot be told."""
         if self._watcher is None:
             return None
         try:

@@ -63,6 +63,8 @@ metadata = sa.MetaData(
     }
 )
 
+UNSETTLED = sa.text("state <> 'stored'")
+
 file = sa.Table(
     "file",
     metadata,
@@ -84,7 +86,7 @@ file = sa.Table(
         "state NOT IN ('stored', 'damaged') OR (size IS NOT NULL AND sha256 IS NOT NULL)", name="complete"
     ),
     sa.Index(None, "created_at", "id"),
-    sa.Index("ix_file_unsettled", "state", sqlite_where=sa.text("state <> 'stored'"), postgresql_where=sa.text("state <> 'stored'")),
+    sa.Index("ix_file_unsettled", "state", sqlite_where=UNSETTLED, postgresql_where=UNSETTLED),
 )
 
 replica = sa.Table(

@@ -2,21 +2,18 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from datetime import UTC
-from email.utils import format_datetime
-from functools import lru_cache
 from secrets import token_hex
 
 from aiohttp import HttpVersion11, web
 
-from file_service.handlers.conditions import Facts, NotModified, Partial, PreconditionFailed, Unsatisfiable, Whole, decide
+from file_service.digests import wants
+from file_service.handlers.conditions import NotModified, Partial, PreconditionFailed, Unsatisfiable, Whole, decide
 from file_service.handlers.files import file_id
 from file_service.handlers.keys import FILES, RULES
 from file_service.handlers.ranges import Byteranges, byteranges, content_range, unsatisfied_range
-from file_service.handlers.records import validators
+from file_service.handlers.representation import described
 from file_service.handlers.sending import Download, send
 from file_service.model import File
-from file_service.names import format_disposition
 from file_service.service.files import FileService
 
 VALIDATORS = ("ETag", "Last-Modified")
@@ -26,7 +23,7 @@ async def download(request: web.Request) -> web.StreamResponse:
     """The file, a part of it, or the reason why not; HEAD has the headers of GET and no body."""
     service = request.app[FILES]
     file = await service.get(file_id(request))
-    facts, headers = described(file)
+    facts, headers = described(file, "inline" in request.query)
     match decide(request.method, request.headers, facts):
         case NotModified():
             return web.Response(status=304, headers={name: headers[name] for name in VALIDATORS})
@@ -40,20 +37,6 @@ async def download(request: web.Request) -> web.StreamResponse:
             return await _content(request, service, file, decision, headers)
 
 
-@lru_cache(maxsize=1024)
-def described(file: File) -> tuple[Facts, dict[str, str]]:
-    """What conditions are held against, and the headers that every answer with the file's bytes has."""
-    modified = file.created_at.astimezone(UTC).replace(microsecond=0)
-    headers = {
-        **validators(file),
-        "Last-Modified": format_datetime(modified, usegmt=True),
-        "Content-Type": file.content_type,
-        "Content-Disposition": format_disposition(file.name),
-        "Accept-Ranges": "bytes",
-    }
-    return Facts(file.size, headers["ETag"], modified), headers
-
-
 async def _content(
     request: web.Request, service: FileService, file: File, decision: Whole | Partial, headers: dict[str, str]
 ) -> web.StreamResponse:
@@ -62,15 +45,19 @@ async def _content(
         case Whole():
             chunks = service.read(file)
             _frame(request, response, file.size)
+            if wants(request.headers.get("Want-Content-Digest", "")) is True:
+                response.headers["Content-Digest"] = headers["Repr-Digest"]
         case Partial(ranges=(only,)):
             response.headers["Content-Range"] = content_range(only, file.size)
             response.content_length = only.length
             chunks = service.read(file, only.start, only.stop)
         case Partial(ranges=several):
             layout = byteranges(several, file.size, file.content_type, token_hex(16))
-            response.content_type = layout.content_type
+            response.headers["Content-Type"] = layout.content_type
             response.content_length = layout.length
             chunks = _parts(service, file, layout)
+    if wants(request.headers.get("Want-Repr-Digest", "")) is False:
+        del response.headers["Repr-Digest"]
     if request.method == "HEAD":
         await response.prepare(request)
         return response

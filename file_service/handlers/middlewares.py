@@ -78,7 +78,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         return web.Response(status=CLIENT_LEFT)  # nobody is there to read it; aiohttp drops it with the connection
     except (errors.ServiceError, BadDisposition) as error:
         return _refusal(error)
-    except Exception:
+    except Exception:  # noqa: BLE001 - the one place that answers for the unexpected
         failures.exception("%s %s failed", request.method, _printable(request))
         return problem(500, "The service failed; the reason is in its log.")
 
@@ -90,9 +90,7 @@ def _refusal(error: Exception) -> web.Response:
     return problem(status, str(error), headers, kind)
 
 
-def problem(
-    status: int, detail: str, headers: dict[str, str] | None = None, kind: str = "about:blank"
-) -> web.Response:
+def problem(status: int, detail: str, headers: dict[str, str] | None = None, kind: str = "about:blank") -> web.Response:
     """An RFC 9457 answer."""
     body = {"type": kind, "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     return web.json_response(body, status=status, headers=headers, content_type="application/problem+json")

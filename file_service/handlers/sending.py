@@ -29,8 +29,8 @@ async def send(
     """Send `chunks` as the body; a body of one chunk is one packet, headers and end included.
 
     What is wrong before the first chunk is raised, and can still be answered. What goes wrong after the headers ends in
-    a connection reset: some clients take a plain close inside a chunked body for its end (wget 1.21). A reader that takes
-    nothing for `idle` seconds is reset too.
+    a connection reset: some clients take a plain close inside a chunked body for its end (wget 1.21). A reader that
+    takes nothing for `idle` seconds is reset too.
     """
     first = await anext(chunks, b"")
     try:
@@ -45,7 +45,7 @@ async def send(
         log.info("%s %s: the client left", request.method, request.rel_url.raw_path)
         reset(request)
     except ServiceError as error:
-        log.error("%s %s: cut: %s", request.method, request.rel_url.raw_path, error.detail)
+        log.warning("%s %s: cut: %s", request.method, request.rel_url.raw_path, error.detail)
         reset(request)
     except BaseException:
         reset(request)

@@ -18,9 +18,11 @@ DIGEST_FIELDS = ("content-digest", "repr-digest", "content-md5")
 
 async def post(request: web.Request) -> web.Response:
     """Store the body, or every file of a form."""
-    await request.app[FILES].admit(announced_length(request))
+    length = announced_length(request)
     if request.content_type == "multipart/form-data":
+        await request.app[FILES].check_room(length)
         return answer(request, await _form(request))
+    await request.app[FILES].admit(length)
     return answer(request, [await _raw(request, None)])
 
 
@@ -63,7 +65,7 @@ async def _part(part: FormPart, batch: Batch) -> bool:
     """Take a part in when it is a file; browsers send an empty, nameless one for a field left empty."""
     field = parse_form_disposition(part.headers["content-disposition"])
     if not field.is_file or field.empty:
-        await part.text()
+        await part.read()
         return False
     expected = expected_digests({name: part.headers[name] for name in DIGEST_FIELDS if name in part.headers})
     await batch.add(field.filename, content_type(part.headers.get("content-type")), part.chunks(), expected)
@@ -83,5 +85,3 @@ def answer(request: web.Request, files: list[File]) -> web.Response:
     records = [record(file, request) for file in files]
     form = request.method == "POST" and request.content_type == "multipart/form-data"
     return web.json_response({"files": records} if form else records[0], status=201, headers=headers)
-
-

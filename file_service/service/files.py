@@ -46,10 +46,14 @@ class FileService:
         self.given_up: set[Attempt] = set()  # failed attempts whose end could not be recorded; the sweep does it
 
     async def admit(self, length: int | None) -> None:
-        """Refuse a body of `length` bytes before its first byte: `TooLarge`, `StorageFull`."""
+        """Refuse a file of `length` bytes before its first byte: `TooLarge`, `StorageFull`."""
         limit = self.rules.max_file_size
         if limit is not None and length is not None and length > limit:
-            raise TooLarge(f"The body is larger than the limit of {limit} bytes.")
+            raise TooLarge(f"The file is larger than the limit of {limit} bytes.")
+        await self.check_room(length)
+
+    async def check_room(self, length: int | None) -> None:
+        """Raise `StorageFull` when `length` bytes cannot be had; an unknown length needs at least one."""
         if isinstance(self.storage, Bounded) and await self.storage.free() < (length or 1):
             raise StorageFull
 
@@ -95,7 +99,7 @@ class FileService:
                 async for chunk in chunks:
                     yield chunk
         except Damaged:
-            log.error("file %s: its bytes are missing or cut short in storage", file.id)
+            log.critical("file %s: its bytes are missing or cut short in storage", file.id)
             await self.files.mark_damaged(attempt, damaged=True)
             raise
         if file.damaged:
@@ -106,14 +110,14 @@ class FileService:
         return await self.files.page(limit, before)
 
     async def delete(self, id_: UUID) -> None:
-        """Make the file invisible, then remove its bytes, then its row. What fails after the first step is swept later."""
+        """Make the file invisible, then remove its bytes, then its row; what fails after the first step is swept."""
         attempt = await self.files.mark_deleting(id_)
         if attempt is None:
             raise NotFound
         await self.discard(attempt)
 
     async def discard(self, attempt: Attempt) -> None:
-        """Remove the bytes, then the row, of an attempt that is aborting or deleting; what fails is left to the sweep."""
+        """Remove the bytes, then the row, of an attempt that is aborting or deleting; what fails is swept later."""
         try:
             await self.storage.delete(attempt.key)
             await self.files.remove(attempt)

@@ -20,7 +20,7 @@ async def limited(chunks: AsyncIterator[bytes], limit: int | None) -> AsyncItera
     async for chunk in chunks:
         size += len(chunk)
         if limit is not None and size > limit:
-            raise TooLarge(f"The body is larger than the limit of {limit} bytes.")
+            raise TooLarge(f"The file is larger than the limit of {limit} bytes.")
         yield chunk
 
 
@@ -68,9 +68,7 @@ async def hashed(chunks: AsyncIterator[bytes], hashes: Hashes) -> AsyncIterator[
         yield chunk
 
 
-async def copy(
-    blocks: AsyncIterator[bytes], write: Callable[[bytes], Awaitable[None]], hashes: Hashes
-) -> None:
+async def copy(blocks: AsyncIterator[bytes], write: Callable[[bytes], Awaitable[None]], hashes: Hashes) -> None:
     """Write and hash every block, both at once, while the next one is received."""
     last: asyncio.Task[None] | None = None
     try:

@@ -1,8 +1,8 @@
 """What keeps the store clean while it runs: the replica's lease, and the sweep that removes what failed attempts left.
 
 Every leftover is named by a row, so the sweep asks the database and lists no storage. It acts on an attempt only after
-its state has been changed away from `receiving` in one statement; an attempt that was merely slow finds that out when it
-wants to become visible, and fails. Safe at any moment, on any number of replicas, repeatable.
+its state has been changed away from `receiving` in one statement; an attempt that was merely slow finds that out when
+it wants to become visible, and fails. Safe at any moment, on any number of replicas, repeatable.
 """
 
 import asyncio

@@ -73,7 +73,7 @@ class Disk:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileExistsError), self._folder() as root:
             new = os.open(MARKER, NEW, 0o600, dir_fd=root)
-            with open(new, "w", encoding="ascii") as marker:
+            with os.fdopen(new, "w", encoding="ascii") as marker:
                 marker.write(f"{identity}\n")
                 marker.flush()
                 os.fsync(new)
@@ -135,13 +135,14 @@ class Disk:
         except FileNotFoundError:
             self._present()
             raise Damaged(key) from None
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(fd)
+            raise Damaged(key)
         stream = _unbuffered(fd, "rb")
         try:
-            found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode):
-                raise Damaged(key)
             return stream, found.st_size, os.pread(fd, count, start)
-        except BaseException:
+        except OSError:
             stream.close()
             raise
 
@@ -177,9 +178,12 @@ class Disk:
 
     @contextmanager
     def _shard(self, key: UUID, create: bool = False) -> Iterator[int]:
-        with self._folder("objects") as objects, self._sub(objects, key.hex[:2], create) as first:
-            with self._sub(first, key.hex[2:4], create) as second:
-                yield second
+        with (
+            self._folder("objects") as objects,
+            self._sub(objects, key.hex[:2], create) as first,
+            self._sub(first, key.hex[2:4], create) as second,
+        ):
+            yield second
 
     @contextmanager
     def _sub(self, parent: int, name: str, create: bool) -> Iterator[int]:
@@ -199,4 +203,4 @@ class Disk:
 
 
 def _unbuffered(fd: int, mode: str) -> BinaryIO:
-    return cast(BinaryIO, open(fd, mode, buffering=0))  # noqa: SIM115 - the caller's `finally` closes it
+    return cast(BinaryIO, open(fd, mode, buffering=0))

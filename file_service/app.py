@@ -7,13 +7,15 @@ from uuid import uuid4
 
 from aiohttp import web
 
+from file_service.db.deliveries import Deliveries
 from file_service.db.engine import connected
 from file_service.db.files import Files
 from file_service.db.migrate import migrated
 from file_service.db.replicas import Replicas
-from file_service.handlers.keys import FILES, PARTS, RULES, STATE, HttpRules, State
+from file_service.handlers.keys import DELIVERIES, FILES, PARTS, RULES, STATE, HttpRules, State
 from file_service.handlers.middlewares import answering, secure
 from file_service.handlers.routes import add_routes
+from file_service.service.deliveries import DeliveryService
 from file_service.service.files import FileService, Rules
 from file_service.service.identity import recognise
 from file_service.service.sweep import Sweeper
@@ -47,9 +49,17 @@ def create_app(settings: Settings) -> web.Application:
             files, replicas = Files(database), Replicas(database)
             await recognise(storage, replicas)
             await storage.check()
-            service = FileService(files, storage, uuid4(), Rules(settings.max_file_size, settings.block_size))
-            sweeper = Sweeper(service, replicas, lease_time=settings.lease_time, interval=settings.sweep_interval)
+            rules = Rules(settings.max_file_size, settings.block_size, settings.default_expiry, settings.max_expiry)
+            service = FileService(files, storage, uuid4(), rules)
+            sweeper = Sweeper(
+                service,
+                replicas,
+                lease_time=settings.lease_time,
+                interval=settings.sweep_interval,
+                gone_retention=settings.gone_retention,
+            )
             app[FILES] = service
+            app[DELIVERIES] = DeliveryService(Deliveries(database), service, service.owner)
             app[PARTS] = {"database": database.check, "storage": storage.check}
             async with sweeper.running():
                 yield

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from file_service import __version__
+from file_service.commands import fetch, send
 
 if TYPE_CHECKING:
     from file_service.settings import Settings
@@ -28,6 +29,10 @@ def main() -> None:
     """A streaming file store: upload, keep, download files of any size."""
 
 
+main.add_command(send)
+main.add_command(fetch)
+
+
 @main.command(cls=ServeCommand)
 @click.option("--worker", is_flag=True, hidden=True, help="one of several processes that share the port")
 def serve(worker: bool) -> None:
@@ -42,10 +47,14 @@ def serve(worker: bool) -> None:
 def migrate() -> None:
     """Bring the database to the newest schema."""
     from file_service.db.migrate import migrate as upgrade  # noqa: PLC0415
+    from file_service.errors import ServiceError  # noqa: PLC0415
 
     settings = _settings()
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    upgrade(settings.database)
+    try:
+        upgrade(settings.database)
+    except ServiceError as error:
+        raise click.ClickException(error.detail) from None
 
 
 def _settings() -> "Settings":

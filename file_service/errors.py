@@ -3,7 +3,9 @@
 ServiceError
 ├── BadRequest              the request makes no sense as sent
 │   └── DigestMismatch      the bytes are not those the client announced
+├── Forbidden               the delete token is not the file's
 ├── NotFound
+├── Gone                    it expired, or was downloaded as often as it may be
 ├── Superseded              a later request with the same Idempotency-Key took over
 ├── LengthRequired          neither a length nor chunked framing
 ├── TooLarge
@@ -37,6 +39,17 @@ class DigestMismatch(BadRequest):
     def __init__(self, algorithm: str) -> None:
         super().__init__(f"The {algorithm} digest of the received bytes is not the one sent; nothing was stored.")
         self.algorithm = algorithm
+
+
+class Forbidden(ServiceError):
+    """The client may not do that."""
+
+
+class Gone(ServiceError):
+    """The file's time or its downloads are used up."""
+
+    def __init__(self) -> None:
+        super().__init__("This file has expired or was downloaded as often as it may be.")
 
 
 class NotFound(ServiceError):

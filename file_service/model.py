@@ -15,8 +15,10 @@ class File:
     size: int
     content_type: str
     sha256: bytes
+    crc32: int
     created_at: datetime
     expires_at: datetime | None = None
+    max_downloads: int | None = None
     damaged: bool = False
 
 
@@ -34,6 +36,33 @@ class Received:
 
     size: int
     sha256: bytes
+    crc32: int
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How long a file may live: seconds from its completion, and whole downloads; None is for ever."""
+
+    expires_in: float | None = None
+    max_downloads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An attempt whose bytes are durable, ready to become a file; of the delete token only the SHA-256 is kept."""
+
+    attempt: Attempt
+    received: Received
+    terms: Terms
+    delete_token: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the uploader gets: the file, and the token that deletes it."""
+
+    file: File
+    delete_token: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,25 +5,24 @@ import logging
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import uvloop
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from file_service.app import create_app
+from file_service.handlers.connection import Connection
 from file_service.handlers.keys import STATE
 from file_service.settings import Settings
 
 log = logging.getLogger(__name__)
-KEEPALIVE = 75.0  # seconds an idle connection, or one that sends no headers, is kept
-LINGER = 10.0  # seconds a refused body is read on, so that its client sees the answer and not a reset
+BACKLOG = 1024  # connections that wait to be accepted
 
 
 def log_to_stderr(level: str) -> None:
     """One line an event."""
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
-    logging.getLogger("aiohttp.server").addFilter(without_traceback)
 
 
 def run(settings: Settings, *, reuse_port: bool = False) -> None:
@@ -48,28 +47,28 @@ async def serve(settings: Settings, *, reuse_port: bool = False) -> None:
 async def listening(settings: Settings, *, reuse_port: bool = False) -> AsyncIterator[str]:
     """The service, answering at the yielded URL while the block runs; then running requests are drained, then cut."""
     app = create_app(settings)
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        auto_decompress=False,
-        keepalive_timeout=KEEPALIVE,
-        lingering_time=LINGER,
-        shutdown_timeout=settings.drain_timeout,
-    )
+    runner = web.AppRunner(app, shutdown_timeout=settings.drain_timeout)
     try:
         await runner.setup()
-        await web.TCPSite(runner, settings.host, settings.port, reuse_port=reuse_port or None, backlog=1024).start()
-        host, port = runner.addresses[0][:2]
-        yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        app[STATE].draining = True
+        async with listener(runner, settings.host, settings.port, reuse_port) as address:
+            yield address
+            app[STATE].draining = True
     finally:
         await runner.cleanup()
 
 
-def without_traceback(record: logging.LogRecord) -> bool:
-    """A request that is not HTTP is the client's fault: one line will do."""
-    if record.exc_info and isinstance(record.exc_info[1], HttpProcessingError):
-        record.levelno, record.levelname = logging.INFO, "INFO"
-        record.msg, record.args = "not HTTP: %s", (repr(record.exc_info[1].message.partition("\n")[0]),)
-        record.exc_info = record.exc_text = None
-    return True
+@asynccontextmanager
+async def listener(runner: web.AppRunner, host: str, port: int, reuse_port: bool) -> AsyncIterator[str]:
+    """Connections for the runner's application, accepted while the block runs at the yielded URL.
+
+    aiohttp's own TCPSite would make connections of its own kind.
+    """
+    loop, manager = asyncio.get_running_loop(), cast(web.Server, runner.server)
+    accepting = await loop.create_server(
+        lambda: Connection(manager, loop=loop), host, port, reuse_port=reuse_port or None, backlog=BACKLOG
+    )
+    try:
+        host, port = accepting.sockets[0].getsockname()[:2]
+        yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    finally:
+        accepting.close()

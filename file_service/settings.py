@@ -30,7 +30,7 @@ class Settings(BaseSettings):
         "", repr=False, description="postgresql+asyncpg://... or sqlite+aiosqlite:///...; empty: SQLite in DATA_DIR"
     )
     database_pool_size: PositiveInt = Field(5, description="connections to the database, for each worker")
-    database_timeout: PositiveFloat = Field(2.0, description="for connecting, one statement, and a free connection")
+    database_timeout: PositiveFloat = Field(2.0, description="how long the database may hang before the answer is 503")
     storage: Literal["local"] = Field("local", description="where the bytes go")
     chunk_size: int = Field(256 * KIB, ge=4 * KIB, le=64 * MIB, description="bytes read from storage and sent at once")
     block_size: int = Field(512 * KIB, ge=4 * KIB, le=64 * MIB, description="bytes received before they are written")
@@ -46,10 +46,15 @@ class Settings(BaseSettings):
     drain_timeout: NonNegativeFloat = Field(30.0, description="how long running requests may go on after SIGTERM")
     sweep_interval: PositiveFloat = Field(60.0, description="between two sweeps for what failed attempts left")
     lease_time: PositiveFloat = Field(30.0, description="a replica silent for twice this long is taken for dead")
+    default_expiry: PositiveFloat | None = Field(
+        None, description="lifetime of a file that asks for none; empty: for ever"
+    )
+    max_expiry: PositiveFloat | None = Field(None, description="longest lifetime that may be asked for; empty: any")
+    gone_retention: NonNegativeFloat = Field(604_800.0, description="how long an expired file answers 410 before 404")
     workers: PositiveInt = Field(1, description="processes that share the port")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged, on stderr")
 
-    @field_validator("max_file_size", mode="before")
+    @field_validator("max_file_size", "default_expiry", "max_expiry", mode="before")
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         return None if value == "" else value
@@ -59,7 +64,7 @@ class Settings(BaseSettings):
     def _known_database(cls, value: str) -> str:
         try:
             driver = make_url(value).drivername if value else "sqlite+aiosqlite"
-        except ArgumentError:
+        except (ArgumentError, ValueError):  # whose message may show a part of the password
             driver = "nothing readable"
         if driver not in ("sqlite+aiosqlite", "postgresql+asyncpg"):
             raise ValueError(f"must begin with postgresql+asyncpg:// or sqlite+aiosqlite://, not {driver}")

@@ -12,6 +12,7 @@ from sqlalchemy.pool import NullPool
 from file_service.db.engine import prepare_sqlite
 from file_service.db.tables import metadata
 
+PATIENCE = 600.0  # seconds to wait for another migrator of an SQLite database
 LOCK = 0x66696C65  # pg_advisory_xact_lock: any constant that all replicas agree on
 
 
@@ -41,7 +42,7 @@ async def online() -> None:
     """Connect, upgrade, disconnect."""
     engine = create_async_engine(url(), poolclass=NullPool, hide_parameters=True)
     if engine.dialect.name == "sqlite":
-        prepare_sqlite(engine)
+        prepare_sqlite(engine, durable=True, patience=PATIENCE)
     try:
         async with engine.connect() as connection:
             await connection.run_sync(upgrade)

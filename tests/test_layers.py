@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "app": {"db", "handlers", "service", "settings", "storage", *PURE},
     "server": {"app", "handlers", "settings"},
     "workers": {"errors", "server", "settings"},
-    "cli": {"commands", "db", "settings", "workers"},
+    "cli": {"commands", "db", "errors", "settings", "workers"},
     "__main__": {"cli"},
     **dict.fromkeys(PURE, PURE),
 }

@@ -23,6 +23,7 @@ from file_service.errors import StorageFull, Unavailable
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 BUSY_SECONDS = 5.0  # how long SQLite waits for another process's lock
+READ_ONLY = "25006"  # https://www.postgresql.org/docs/current/errcodes-appendix.html
 DATABASE_FULL = "database or disk is full"  # https://www.sqlite.org/rescode.html#full
 
 
@@ -79,7 +80,7 @@ async def rowcount(connection: AsyncConnection, statement: sa.UpdateBase) -> int
 
 @asynccontextmanager
 async def connected(url: str, *, pool_size: int, timeout: float, durable: bool) -> AsyncIterator[Database]:
-    """A `Database` on `url`; `timeout` (seconds) bounds connecting, one statement and the wait for a connection."""
+    """A `Database` on `url`; after `timeout` seconds it is `Unavailable`, if it hangs or all its connections are taken."""
     address = make_url(url)
     engine = _engine(address, pool_size, timeout, durable)
     # A connection of its own, that writes nothing, sees every commit of the others.
@@ -94,7 +95,9 @@ async def connected(url: str, *, pool_size: int, timeout: float, durable: bool) 
 
 def _engine(url: URL, pool_size: int, timeout: float, durable: bool) -> AsyncEngine:
     if url.get_backend_name() != "sqlite":
-        return create_async_engine(
+        # On a server that hangs, a statement waits one time for its answer and then once more for its end.
+        bounds = {"timeout": timeout / 2, "command_timeout": timeout / 2}
+        engine = create_async_engine(
             url,
             pool_size=pool_size,
             max_overflow=0,
@@ -102,26 +105,35 @@ def _engine(url: URL, pool_size: int, timeout: float, durable: bool) -> AsyncEng
             pool_pre_ping=True,
             pool_use_lifo=True,
             hide_parameters=True,
-            connect_args={"timeout": timeout, "command_timeout": timeout},
+            connect_args=bounds,
         )
+        sa.event.listen(engine.sync_engine, "handle_error", leave_standby)
+        return engine
     engine = create_async_engine(
         url, pool_size=pool_size, max_overflow=0, pool_timeout=BUSY_SECONDS + timeout, hide_parameters=True
     )
-    prepare_sqlite(engine, durable)
+    prepare_sqlite(engine, durable, BUSY_SECONDS)
     return engine
 
 
-def prepare_sqlite(engine: AsyncEngine, durable: bool = True) -> None:
+def leave_standby(context: sa.ExceptionContext) -> None:
+    """Close all connections to a server that became a read-only standby; new ones lead to the primary."""
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+        context.is_disconnect = True
+
+
+def prepare_sqlite(engine: AsyncEngine, durable: bool, patience: float) -> None:
     """WAL with synchronous=FULL, since WAL with NORMAL may lose commits in a power cut (sqlite.org/pragma.html).
 
-    Writing transactions take their lock at BEGIN, so that two of them wait for each other and never deadlock.
+    Writing transactions take their lock at BEGIN, so that two of them wait for each other, up to `patience` seconds,
+    and never deadlock.
     """
 
     @sa.event.listens_for(engine.sync_engine, "connect")
     def configure(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions of its own
         for pragma in (
-            f"busy_timeout = {BUSY_SECONDS * 1000:.0f}",
+            f"busy_timeout = {patience * 1000:.0f}",
             "journal_mode = WAL",
             f"synchronous = {'FULL' if durable else 'OFF'}",
             "foreign_keys = ON",
@@ -144,6 +156,8 @@ def renamed() -> Iterator[None]:
     except (exc.DBAPIError, exc.TimeoutError, OSError, TimeoutError) as error:
         # asyncpg's refused or timed-out connects arrive bare.
         cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
+        if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+            raise  # SQLite has one class of error for a mistake and for an outage
         if DATABASE_FULL in str(cause):
             raise StorageFull from error
         log.warning("database: %s: %s", type(cause).__name__, str(cause).partition("\n")[0])

@@ -8,17 +8,17 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from file_service.db.engine import Database, rowcount
-from file_service.db.tables import clock, file, replica
+from file_service.db.tables import clock, delivery, file, replica
 from file_service.errors import Superseded
-from file_service.model import Attempt, File, Page, Received, RetryKey
+from file_service.model import Attempt, File, Page, Result, RetryKey
 
-VISIBLE = file.c.state.in_(["stored", "damaged"])
+STORED = file.c.state.in_(["stored", "damaged"])
+ALIVE = sa.or_(file.c.expires_at.is_(None), file.c.expires_at > clock())
+VISIBLE = sa.and_(STORED, ALIVE)
 LATELY = 10_000  # files remembered at most
-BEGIN_TRIES = 5  # two requests with one key may collide on the unique index; one of them sees the other's row next time
 
 
 class Files:
@@ -55,31 +55,21 @@ class Files:
             await connection.execute(row)
             return None
 
-        for _ in range(BEGIN_TRIES - 1):
-            try:
-                return await self._db.write(work)
-            except IntegrityError:
-                continue
         return await self._db.write(work)
 
-    async def finish(self, results: Sequence[tuple[Attempt, Received]]) -> list[File]:
+    async def finish(self, results: Sequence[Result]) -> list[File]:
         """Make all these files visible at once, or none; repeatable, also when an earlier answer was lost.
 
         Raises `Superseded` when one of the attempts is no longer receiving.
         """
 
         async def work(connection: AsyncConnection) -> list[File]:
-            for attempt, received in results:
-                done = (
-                    file.update()
-                    .where(_is(attempt), file.c.state == "receiving")
-                    .values(state="stored", size=received.size, sha256=received.sha256, created_at=clock())
-                )
-                if not await rowcount(connection, done) and not await connection.scalar(
-                    sa.select(file.c.id).where(_is(attempt), VISIBLE)
+            for result in results:
+                if not await rowcount(connection, _stored(result)) and not await connection.scalar(
+                    sa.select(file.c.id).where(_is(result.attempt), STORED)
                 ):
                     raise Superseded
-            ids = [attempt.id for attempt, _ in results]
+            ids = [result.attempt.id for result in results]
             rows = (await connection.execute(sa.select(file).where(file.c.id.in_(ids)))).all()
             by_id = {row.id: _file(row) for row in rows}
             return [by_id[id_] for id_ in ids]
@@ -96,9 +86,15 @@ class Files:
             return known
         rows = await self._db.fetch(sa.select(file).where(file.c.id == id_, VISIBLE))
         found = _file(rows[0]) if rows else None
-        if found is not None and version is not None and self._db.version() == version == self._version:
+        lasting = found is not None and found.expires_at is None
+        if found is not None and lasting and version is not None and self._db.version() == version == self._version:
             self._lately[id_] = found
         return found
+
+    async def gone(self, id_: UUID) -> bool:
+        """Whether there was a file with this id whose time or downloads are used up, as long as that is remembered."""
+        used_up = sa.or_(file.c.state.in_(["expiring", "gone"]), sa.and_(STORED, sa.not_(ALIVE)))
+        return bool(await self._db.fetch(sa.select(file.c.id).where(file.c.id == id_, used_up)))
 
     async def count(self, key: str) -> int:
         """How many visible files the request with this Idempotency-Key stored."""
@@ -115,22 +111,45 @@ class Files:
         return Page([_file(row) for row in rows[:limit]], more=len(rows) > limit)
 
     async def give_up(self, attempt: Attempt) -> bool:
-        """Mark an attempt as aborting; False when there is nothing to abort, since it was stored or is gone."""
+        """Mark an attempt as aborting; False when it was stored, so that its bytes must stay.
+
+        An attempt whose row is gone was reclaimed by another replica; what it left since then is its own to remove.
+        """
         statement = (
             file.update()
             .where(_is(attempt), file.c.state.in_(["receiving", "aborting"]))
             .values(state="aborting", **_NO_KEY)
         )
-        return bool(await self._db.execute(statement))
+
+        async def work(connection: AsyncConnection) -> bool:
+            if await rowcount(connection, statement):
+                return True
+            return await connection.scalar(sa.select(file.c.id).where(_is(attempt))) is None
+
+        return await self._db.write(work)
 
     async def give_up_dead(self, grace: float) -> int:
-        """Mark every attempt whose replica's lease ended more than `grace` seconds ago as aborting; how many."""
+        """Mark every attempt whose replica's lease ended more than `grace` seconds ago as aborting; how many.
+
+        The places that its downloads held are given back.
+        """
         alive = sa.select(replica.c.id).where(replica.c.lease_until > clock(-grace))
-        return await self._db.execute(
-            file.update()
-            .where(file.c.state == "receiving", file.c.owner.not_in(alive))
-            .values(state="aborting", **_NO_KEY)
-        )
+        dead = sa.and_(file.c.state == "receiving", file.c.owner.not_in(alive))
+
+        async def work(connection: AsyncConnection) -> int:
+            await connection.execute(delivery.delete().where(delivery.c.owner.not_in(alive)))
+            return await rowcount(connection, file.update().where(dead).values(state="aborting", **_NO_KEY))
+
+        return await self._db.write(work)
+
+    async def delete_token(self, id_: UUID) -> bytes | None:
+        """The SHA-256 of the file's delete token."""
+        rows = await self._db.fetch(sa.select(file.c.delete_token).where(file.c.id == id_, VISIBLE))
+        return rows[0][0] if rows else None
+
+    async def set_delete_token(self, id_: UUID, sha256: bytes) -> None:
+        """Give the file another delete token."""
+        await self._db.execute(file.update().where(file.c.id == id_, VISIBLE).values(delete_token=sha256))
 
     async def mark_deleting(self, id_: UUID) -> Attempt | None:
         """Make a file invisible; the attempt whose bytes are to go, or None when there is no such file."""
@@ -152,12 +171,28 @@ class Files:
 
     async def leftovers(self, limit: int = 1000) -> list[Attempt]:
         """Attempts whose bytes are to be removed from storage, then their rows."""
-        query = sa.select(file.c.id, file.c.attempt).where(file.c.state.in_(["aborting", "deleting"])).limit(limit)
+        states = ["aborting", "deleting", "expiring"]
+        query = sa.select(file.c.id, file.c.attempt).where(file.c.state.in_(states)).limit(limit)
         return [Attempt(row.id, row.attempt) for row in await self._db.fetch(query)]
 
-    async def remove(self, attempt: Attempt) -> None:
-        """Delete the row of an attempt whose bytes are gone; repeatable."""
-        await self._db.execute(file.delete().where(_is(attempt), file.c.state.in_(["aborting", "deleting"])))
+    async def settle(self, attempt: Attempt) -> None:
+        """Delete the row of an attempt whose bytes are gone; one that expired is kept for a while. Repeatable."""
+
+        async def work(connection: AsyncConnection) -> None:
+            expired = sa.and_(_is(attempt), file.c.state == "expiring")
+            await connection.execute(file.update().where(expired).values(state="gone"))
+            await connection.execute(file.delete().where(_is(attempt), file.c.state.in_(["aborting", "deleting"])))
+
+        await self._db.write(work)
+
+    async def expire(self) -> int:
+        """Mark the files whose time is over as expiring; how many."""
+        over = sa.and_(STORED, file.c.expires_at <= clock())
+        return await self._db.execute(file.update().where(over).values(state="expiring", gone_at=clock(), **_NO_KEY))
+
+    async def forget_gone(self, retention: float) -> None:
+        """Delete the rows of files that are gone for `retention` seconds."""
+        await self._db.execute(file.delete().where(file.c.state == "gone", file.c.gone_at < clock(-retention)))
 
 
 _NO_KEY: dict[str, Any] = {"retry_key": None, "retry_part": None}
@@ -167,7 +202,29 @@ def _is(attempt: Attempt) -> sa.ColumnElement[bool]:
     return sa.and_(file.c.id == attempt.id, file.c.attempt == attempt.key)
 
 
+def _stored(result: Result) -> sa.Update:
+    received, terms = result.received, result.terms
+    return (
+        file.update()
+        .where(_is(result.attempt), file.c.state == "receiving")
+        .values(
+            state="stored",
+            size=received.size,
+            sha256=received.sha256,
+            crc32=received.crc32,
+            created_at=clock(),
+            expires_at=None if terms.expires_in is None else clock(terms.expires_in),
+            max_downloads=terms.max_downloads,
+            delete_token=result.delete_token,
+        )
+    )
+
+
 async def _take_over(connection: AsyncConnection, key: RetryKey) -> File | None:
+    if connection.dialect.name == "postgresql":
+        # Two requests with one key would both find no row and collide; SQLite has one writer at a time anyway.
+        number = sa.func.hashtextextended(key.value, key.part)
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
     mine = sa.and_(file.c.retry_key == key.value, file.c.retry_part == key.part)
     row = (await connection.execute(sa.select(file).where(mine).with_for_update())).one_or_none()
     if row is not None and row.state in ("stored", "damaged"):
@@ -185,7 +242,9 @@ def _file(row: sa.Row[Any]) -> File:
         size=row.size,
         content_type=row.content_type,
         sha256=row.sha256,
+        crc32=row.crc32,
         created_at=row.created_at,
         expires_at=row.expires_at,
+        max_downloads=row.max_downloads,
         damaged=row.state == "damaged",
     )

@@ -1,8 +1,9 @@
 """The tables, and times by the database's own clock.
 
 A file row is the owner of everything its attempt leaves in storage: it is committed before the first byte exists and
-removed after the last one is gone. States: `receiving` -> `stored` <-> `damaged` -> `deleting` -> gone, and `receiving`
--> `aborting` -> gone when the attempt failed, died or was superseded. Only `stored` and `damaged` files are visible.
+removed after the last one is gone. States: `receiving` -> `stored` <-> `damaged` -> `deleting` -> no row; `receiving`
+-> `aborting` -> no row when the attempt failed, died or was superseded; `stored` | `damaged` -> `expiring` -> `gone` when
+time or downloads are used up. Only `stored` and `damaged` files are visible, and only until they expire.
 """
 
 from datetime import UTC, datetime
@@ -76,17 +77,43 @@ file = sa.Table(
     sa.Column("content_type", sa.Text, nullable=False),
     sa.Column("size", sa.BigInteger),
     sa.Column("sha256", sa.LargeBinary),
+    sa.Column("crc32", sa.BigInteger, comment="for archives"),
+    sa.Column("delete_token", sa.LargeBinary, comment="the SHA-256 of the token that the uploader got"),
     sa.Column("retry_key", sa.Text, comment="the request's Idempotency-Key"),
     sa.Column("retry_part", sa.Integer, comment="the file's position within that request"),
     sa.Column("created_at", Moment, nullable=False, comment="when it became visible; before that, when it began"),
     sa.Column("expires_at", Moment),
+    sa.Column("max_downloads", sa.Integer),
+    sa.Column("downloads", sa.Integer, nullable=False, server_default="0", comment="whole deliveries"),
+    sa.Column("gone_at", Moment, comment="when it expired or was used up"),
     sa.UniqueConstraint("retry_key", "retry_part"),
-    sa.CheckConstraint("state IN ('receiving', 'stored', 'damaged', 'aborting', 'deleting')", name="state"),
     sa.CheckConstraint(
-        "state NOT IN ('stored', 'damaged') OR (size IS NOT NULL AND sha256 IS NOT NULL)", name="complete"
+        "state IN ('receiving', 'stored', 'damaged', 'aborting', 'deleting', 'expiring', 'gone')", name="state"
+    ),
+    sa.CheckConstraint(
+        "state NOT IN ('stored', 'damaged') OR (size IS NOT NULL AND sha256 IS NOT NULL AND crc32 IS NOT NULL)",
+        name="complete",
     ),
     sa.Index(None, "created_at", "id"),
     sa.Index("ix_file_unsettled", "state", sqlite_where=UNSETTLED, postgresql_where=UNSETTLED),
+)
+
+delivery = sa.Table(
+    "delivery",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("file_id", sa.ForeignKey("file.id", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("client", sa.Text, nullable=False, comment="the pieces of one client are one download"),
+    sa.Column("owner", sa.Uuid, nullable=False, comment="the replica that sends it"),
+    comment="running downloads of files that may be downloaded only so often",
+)
+
+piece = sa.Table(
+    "piece",
+    metadata,
+    sa.Column("file_id", sa.ForeignKey("file.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("client", sa.Text, primary_key=True),
+    sa.Column("bytes", sa.BigInteger, nullable=False, comment="delivered in ranges so far"),
 )
 
 replica = sa.Table(

@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from file_service.errors import BadRequest, BodyIdle, LengthRequired, UnsupportedEncoding
@@ -17,29 +17,52 @@ DEFAULT_TYPE = "application/octet-stream"
 FORM_DEFAULT = "application/x-www-form-urlencoded"  # what `curl --data-binary` claims for every file
 QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
+WAITING = web.RequestKey("waiting", bool)  # there while the client waits for 100 Continue
+
+
+class BrokenFraming(BadRequest):
+    """Where the body ends cannot be told, nor where the next request of the connection begins."""
+
+    def __init__(self) -> None:
+        super().__init__("The framing of the body is broken.")
 
 
 async def expect(request: web.Request) -> None:
     """aiohttp's hook for `Expect`: nothing is sent yet, the handler may still refuse (RFC 9110 section 10.1.1)."""
-    if request.headers.get("Expect", "").lower() != "100-continue":
-        raise web.HTTPExpectationFailed(text="Only Expect: 100-continue is known.")
+    if request.version >= HttpVersion11:
+        request[WAITING] = True
 
 
 def announced_length(request: web.Request) -> int | None:
     """The body's length in bytes, None when chunked.
 
-    Raises `LengthRequired`, `UnsupportedEncoding`, and `BadRequest` for Content-Range, which asks for a partial PUT
-    (RFC 9110 section 14.5).
+    Raises `LengthRequired`, `UnsupportedEncoding`, `BadRequest` for Content-Range, which asks for a partial PUT
+    (RFC 9110 section 14.5), and what `_refuse_unknown` raises.
     """
+    _refuse_unknown(request)
     if "Content-Range" in request.headers:
         raise BadRequest("Content-Range is not accepted on an upload.")
     coding = request.headers.get("Content-Encoding", "identity")
     if coding.strip().lower() not in ("identity", ""):
         raise UnsupportedEncoding(coding)
     length = request.content_length
-    if length is None and "chunked" not in request.headers.get("Transfer-Encoding", "").lower():
+    if length is None and "Transfer-Encoding" not in request.headers:
         raise LengthRequired
     return length
+
+
+def _refuse_unknown(request: web.Request) -> None:
+    """501 for transfer codings besides chunked, which aiohttp passes on undone (RFC 9112 section 6.1), 417 likewise.
+
+    Raises `BrokenFraming` for any of them on HTTP/1.0, which knows none.
+    """
+    transfer = request.headers.get("Transfer-Encoding")
+    if transfer is not None and request.version < HttpVersion11:
+        raise BrokenFraming
+    if transfer is not None and transfer.strip().lower() != "chunked":
+        raise web.HTTPNotImplemented(text="Of the transfer codings only chunked is known.")
+    if WAITING in request and request.headers["Expect"].lower() != "100-continue":
+        raise web.HTTPExpectationFailed(text="Only Expect: 100-continue is known.")
 
 
 def content_type(header: str | None) -> str:
@@ -52,11 +75,12 @@ def content_type(header: str | None) -> str:
 
 def retry_key(request: web.Request) -> str | None:
     """The Idempotency-Key: a structured-field string or a bare token, up to 255 visible characters."""
-    field = request.headers.get("Idempotency-Key")
-    if field is None:
+    fields = request.headers.getall("Idempotency-Key", [])
+    if not fields:
         return None
-    quoted = QUOTED.fullmatch(field.strip())
-    value = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else field.strip()
+    field = ", ".join(fields).strip()
+    quoted = QUOTED.fullmatch(field)
+    value = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else field
     if not KEY.fullmatch(value):
         raise BadRequest("An Idempotency-Key has 1 to 255 visible ASCII characters.")
     return value
@@ -65,8 +89,8 @@ def retry_key(request: web.Request) -> str | None:
 async def body(request: web.Request, idle: float) -> AsyncIterator[bytes]:
     """The bytes of the body as they come; whoever asks for the first one thereby accepts the upload.
 
-    Raises `BodyIdle` when fewer than `PROGRESS` bytes come in `idle` seconds, `BadRequest` when the framing breaks, and
-    ConnectionResetError when the client leaves. The time the caller takes with a chunk does not count.
+    Raises `BodyIdle` when fewer than `PROGRESS` bytes come in `idle` seconds, `BrokenFraming`, and ConnectionResetError
+    when the client leaves. The time the caller takes with a chunk does not count.
     """
     await _continue(request)
     loop = asyncio.get_running_loop()
@@ -80,7 +104,7 @@ async def body(request: web.Request, idle: float) -> AsyncIterator[bytes]:
         except TimeoutError:
             raise BodyIdle(idle) from None
         except (web.RequestPayloadError, HttpProcessingError):
-            raise BadRequest("The framing of the body is broken.") from None
+            raise BrokenFraming from None
         moved += len(chunk)
         received = loop.time()
         if moved >= PROGRESS:
@@ -97,7 +121,7 @@ async def _next(request: web.Request, chunks: AsyncIterator[bytes], deadline: fl
                 return await anext(chunks)
         except TimeoutError:
             if _unparsable(request):
-                raise BadRequest("The framing of the body is broken.") from None
+                raise BrokenFraming from None
             if loop.time() >= deadline:
                 raise
 
@@ -109,7 +133,7 @@ def _unparsable(request: web.Request) -> bool:
 
 
 async def _continue(request: web.Request) -> None:
-    if request.headers.get("Expect") and request.version >= (1, 1):
+    if request.pop(WAITING, False):
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         # aiohttp takes a writer that has put out bytes for an answer already begun.
         request.writer.output_size = 0

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from aiohttp import web
 
-from file_service.errors import BadRequest
+from file_service.errors import BadRequest, NotFound
 from file_service.handlers.keys import FILES
 from file_service.handlers.records import record
 from file_service.model import File
@@ -33,9 +33,14 @@ async def list_(request: web.Request) -> web.Response:
     return web.json_response({"files": [record(file, request) for file in page.files], "next": following})
 
 
+async def missing(_: web.Request) -> web.Response:
+    """404, not 405, for what no file can be called, although PUT takes it for a name."""
+    raise NotFound("No such resource.")
+
+
 async def delete(request: web.Request) -> web.Response:
-    """Remove the file for good."""
-    await request.app[FILES].delete(file_id(request))
+    """Remove the file for good; a Delete-Token that is sent must be the file's."""
+    await request.app[FILES].delete(file_id(request), request.headers.get("Delete-Token"))
     return web.Response(status=204)
 
 

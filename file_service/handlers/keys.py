@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from aiohttp import web
 
+from file_service.service.deliveries import DeliveryService
 from file_service.service.files import FileService
 
 
@@ -27,6 +28,7 @@ class State:
 
 Checks: TypeAlias = Mapping[str, Callable[[], Awaitable[None]]]
 
+DELIVERIES = web.AppKey("deliveries", DeliveryService)
 FILES = web.AppKey("files", FileService)
 RULES = web.AppKey("rules", HttpRules)
 STATE = web.AppKey("state", State)

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from file_service import errors
 from file_service.digests import InvalidDigest, UnsupportedDigest
+from file_service.handlers.body import WAITING, BrokenFraming
 from file_service.names import BadDisposition
 
 log = logging.getLogger("file_service.access")
@@ -23,9 +24,11 @@ DRAFT = "https://iana.org/assignments/http-problem-types#digest-"
 STATUSES: dict[type[Exception], int] = {
     errors.BadRequest: 400,
     BadDisposition: 400,
+    errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.BodyIdle: 408,
     errors.Superseded: 409,
+    errors.Gone: 410,
     errors.LengthRequired: 411,
     errors.TooLarge: 413,
     errors.UnsupportedEncoding: 415,
@@ -60,6 +63,8 @@ async def answering(request: web.Request, handler: Handler) -> web.StreamRespons
     start, status = loop.time(), CLIENT_LEFT
     try:
         response = await _answer(request, handler)
+        if WAITING in request and request.can_read_body:
+            response.force_close()  # nobody asked for the body, so it may come or not (RFC 9110 section 10.1.1)
         status = response.status
         return response
     finally:
@@ -73,7 +78,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except web.HTTPException as error:
         headers = {name: value for name, value in error.headers.items() if not name.startswith("Content-T")}
-        return problem(error.status, error.text or error.reason, headers)
+        return problem(error.status, _detail(error), headers)
     except ConnectionError:
         return web.Response(status=CLIENT_LEFT)  # nobody is there to read it; aiohttp drops it with the connection
     except (errors.ServiceError, BadDisposition) as error:
@@ -87,7 +92,19 @@ def _refusal(error: Exception) -> web.Response:
     status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
     kind = next((TYPES[kind] for kind in type(error).__mro__ if kind in TYPES), "about:blank")
     headers = {"Retry-After": RETRY_AFTER} if status in (503, 507) else {}
-    return problem(status, str(error), headers, kind)
+    response = problem(status, str(error), headers, kind)
+    if isinstance(error, (errors.BodyIdle, BrokenFraming)):
+        response.force_close()  # what comes now cannot be told from the rest of the body
+    return response
+
+
+def _detail(error: web.HTTPException) -> str:
+    """A sentence also where it is aiohttp's router that refuses."""
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return f"This resource takes {', '.join(sorted(error.allowed_methods))}."
+    if isinstance(error, web.HTTPNotFound):
+        return "No such resource."
+    return error.text or error.reason
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None, kind: str = "about:blank") -> web.Response:
@@ -98,6 +115,11 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None, kin
 
 async def secure(_: web.Request, response: web.StreamResponse) -> None:
     """Add the headers of `SECURITY` to every answer (a signal of aiohttp, sent before the headers are)."""
+    protect(response)
+
+
+def protect(response: web.StreamResponse) -> None:
+    """Add the headers of `SECURITY`, and our name for aiohttp's."""
     for name, value in SECURITY.items():
         response.headers.setdefault(name, value)
     response.headers["Server"] = SERVER

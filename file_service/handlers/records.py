@@ -8,7 +8,7 @@ from uuid import UUID
 from aiohttp import web
 
 from file_service.digests import etag, format_digest
-from file_service.model import File
+from file_service.model import File, Receipt
 
 CANONICAL = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"  # RFC 9562 section 5.4
 MEDIA_RANGE = re.compile(r"\s*([^\s;,]+)\s*((?:;[^,]*)?)")
@@ -31,6 +31,11 @@ def record(file: File, request: web.Request) -> dict[str, Any]:
         "expires_at": file.expires_at and timestamp(file.expires_at),
         "url": f"{request.scheme}://{request.host}{path(file.id)}",
     }
+
+
+def receipt_record(receipt: Receipt, request: web.Request) -> dict[str, Any]:
+    """The record as the uploader sees it, once: with the token that deletes the file."""
+    return {**record(receipt.file, request), "delete_token": receipt.delete_token}
 
 
 def timestamp(moment: datetime) -> str:

@@ -8,17 +8,20 @@ from file_service.handlers.records import CANONICAL
 
 SLASH = "{slash:/?}"
 FILE = f"/files/{{id:{CANONICAL}}}"
+NAME = "/files/{name:(?s:.+)}"
+NO_FILE = rf"/files/{{name:(?s:(?!{CANONICAL}(?:/meta)?/?\Z).+)}}"
 
 
 def add_routes(app: web.Application) -> None:
     """Register every resource."""
     router = app.router
     router.add_route("POST", f"/files{SLASH}", upload.post, expect_handler=expect)
-    router.add_route("GET", f"/files{SLASH}", files.list_)
+    router.add_get(f"/files{SLASH}", files.list_)
     router.add_route("GET", f"{FILE}{SLASH}", download.download)
     router.add_route("HEAD", f"{FILE}{SLASH}", download.download)
     router.add_route("DELETE", f"{FILE}{SLASH}", files.delete)
-    router.add_route("GET", f"{FILE}/meta{SLASH}", files.meta)
-    router.add_route("*", "/files/{name:.+}", upload.put, expect_handler=expect)
-    router.add_route("GET", "/health/live", ops.live)
-    router.add_route("GET", "/health/ready", ops.ready)
+    router.add_get(f"{FILE}/meta{SLASH}", files.meta)
+    router.add_route("PUT", NAME, upload.put, expect_handler=expect)
+    router.add_route("*", NO_FILE, files.missing)
+    router.add_get("/health/live", ops.live)
+    router.add_get("/health/ready", ops.ready)

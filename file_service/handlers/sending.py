@@ -14,6 +14,7 @@ from aiohttp import web
 from file_service.errors import ServiceError
 
 log = logging.getLogger(__name__)
+ARRIVAL = 0.02  # seconds between two looks at what is on its way
 TICKS = 4  # looks at the socket within one idle time
 
 
@@ -23,10 +24,8 @@ class Download(web.StreamResponse):
     _send_headers_immediately = False  # aiohttp does so for its own whole responses; one packet instead of two
 
 
-async def send(
-    request: web.Request, response: web.StreamResponse, chunks: AsyncIterator[bytes], idle: float
-) -> web.StreamResponse:
-    """Send `chunks` as the body; a body of one chunk is one packet, headers and end included.
+async def send(request: web.Request, response: web.StreamResponse, chunks: AsyncIterator[bytes], idle: float) -> bool:
+    """Send `chunks` as the body and say whether all went out; a body of one chunk is one packet, headers included.
 
     What is wrong before the first chunk is raised, and can still be answered. What goes wrong after the headers ends in
     a connection reset: some clients take a plain close inside a chunked body for its end (wget 1.21). A reader that
@@ -50,7 +49,17 @@ async def send(
     except BaseException:
         reset(request)
         raise
-    return response
+    else:
+        return True
+    return False
+
+
+async def arrived(request: web.Request, idle: float) -> bool:
+    """Whether the peer acknowledges everything within `idle` seconds; False when the connection ends before."""
+    deadline = asyncio.get_running_loop().time() + idle
+    while unacknowledged(request) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - no event tells
+        await asyncio.sleep(ARRIVAL)
+    return request.transport is not None and not request.transport.is_closing() and not unacknowledged(request)
 
 
 async def _stream(

@@ -1,18 +1,23 @@
 """The doors in: POST /files raw or as a form, PUT /files/{name}."""
 
+import re
+from collections.abc import Mapping
+
 from aiohttp import web
 
 from file_service.digests import expected_digests
-from file_service.errors import BadRequest, NotFound
+from file_service.errors import BadRequest
 from file_service.handlers.body import announced_length, body, content_type, retry_key
 from file_service.handlers.keys import FILES, RULES
 from file_service.handlers.multipart import FormPart, boundary_of, form_parts
-from file_service.handlers.records import path, prefers_json, record, validators
-from file_service.model import File
+from file_service.handlers.records import path, prefers_json, receipt_record, validators
+from file_service.model import Receipt, Terms
 from file_service.names import parse_disposition, parse_form_disposition, sanitize_name
-from file_service.service.files import Batch
+from file_service.service.batch import Batch
 from file_service.service.streams import Hashes, hashed
 
+TERM_FIELDS = {"expires_in": "Expires-In", "max_downloads": "Max-Downloads"}  # form field -> header
+NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 DIGEST_FIELDS = ("content-digest", "repr-digest", "content-md5")
 
 
@@ -28,48 +33,62 @@ async def post(request: web.Request) -> web.Response:
 
 async def put(request: web.Request) -> web.Response:
     """What `curl -T` sends: the name stands in the path, unless Content-Disposition has a better one."""
-    if request.method != "PUT":
-        raise NotFound("No such resource.")
     await request.app[FILES].admit(announced_length(request))
     return answer(request, [await _raw(request, request.match_info["name"])])
 
 
-async def _raw(request: web.Request, path_name: str | None) -> File:
+async def _raw(request: web.Request, path_name: str | None) -> Receipt:
+    files = request.app[FILES]
     name = parse_disposition(request.headers.getall("Content-Disposition", []))
-    return await request.app[FILES].store(
+    return await files.store(
         name or (sanitize_name(path_name) if path_name else None),
         content_type(request.headers.get("Content-Type")),
         body(request, request.app[RULES].body_idle),
         expected=expected_digests(_joined(request, *DIGEST_FIELDS)),
         key=retry_key(request),
+        terms=files.agree(parse_terms(request.headers)),
     )
 
 
-async def _form(request: web.Request) -> list[File]:
+async def _form(request: web.Request) -> list[Receipt]:
     """All files of the form or none; the digests in the request's headers are those of the whole body."""
+    files = request.app[FILES]
     expected = expected_digests(_joined(request, "content-digest", "content-md5"))
     hashes = Hashes(expected)
     boundary = boundary_of(request.headers.get("Content-Type", ""))
     chunks = hashed(body(request, request.app[RULES].body_idle), hashes)
-    async with request.app[FILES].batch(retry_key(request)) as batch:
+    fields = {name: request.headers[name] for name in TERM_FIELDS.values() if name in request.headers}
+    async with files.batch(retry_key(request), files.agree(parse_terms(fields))) as batch:
         count = 0
         async for part in form_parts(chunks, boundary):
-            count += await _part(part, batch)
+            count += await _part(part, batch, fields)
         hashes.verify(expected)
         if not count:
             raise BadRequest("The form has no file.")
-    return batch.files
+        batch.terms = files.agree(parse_terms(fields))
+    return batch.receipts
 
 
-async def _part(part: FormPart, batch: Batch) -> bool:
-    """Take a part in when it is a file; browsers send an empty, nameless one for a field left empty."""
+async def _part(part: FormPart, batch: Batch, fields: dict[str, str]) -> bool:
+    """Take a part in when it is a file; browsers send an empty, nameless one for an input left empty."""
     field = parse_form_disposition(part.headers["content-disposition"])
     if not field.is_file or field.empty:
-        await part.read()
+        value = await part.read()
+        if field.field in TERM_FIELDS:
+            fields[TERM_FIELDS[field.field]] = value.decode("ascii", "replace")
         return False
     expected = expected_digests({name: part.headers[name] for name in DIGEST_FIELDS if name in part.headers})
     await batch.add(field.filename, content_type(part.headers.get("content-type")), part.chunks(), expected)
     return True
+
+
+def parse_terms(fields: Mapping[str, str]) -> Terms:
+    """`Expires-In: seconds` and `Max-Downloads: n`, both whole numbers from 1; `BadRequest` for anything else."""
+    for name in TERM_FIELDS.values():
+        if name in fields and not NUMBER.fullmatch(fields[name].strip()):
+            raise BadRequest(f"{name} must be a whole number from 1 to 999999999.")
+    expires_in, downloads = (fields.get(name) for name in TERM_FIELDS.values())
+    return Terms(float(expires_in) if expires_in else None, int(downloads) if downloads else None)
 
 
 def _joined(request: web.Request, *names: str) -> dict[str, str]:
@@ -77,11 +96,14 @@ def _joined(request: web.Request, *names: str) -> dict[str, str]:
     return {name: ", ".join(request.headers.getall(name)) for name in names if name in request.headers}
 
 
-def answer(request: web.Request, files: list[File]) -> web.Response:
+def answer(request: web.Request, receipts: list[Receipt]) -> web.Response:
     """201: the ids as plain text, one a line, or the records when the client prefers JSON."""
-    headers = {"Location": path(files[0].id), **validators(files[0])} if len(files) == 1 else {}
+    headers: dict[str, str] = {}
+    if len(receipts) == 1:
+        file, token = receipts[0].file, receipts[0].delete_token
+        headers = {"Location": path(file.id), **validators(file), "Delete-Token": token}
     if not prefers_json(request.headers.get("Accept", "")):
-        return web.Response(status=201, headers=headers, text="\n".join(str(file.id) for file in files))
-    records = [record(file, request) for file in files]
+        return web.Response(status=201, headers=headers, text="\n".join(str(receipt.file.id) for receipt in receipts))
+    records = [receipt_record(receipt, request) for receipt in receipts]
     form = request.method == "POST" and request.content_type == "multipart/form-data"
     return web.json_response({"files": records} if form else records[0], status=201, headers=headers)

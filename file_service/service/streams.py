@@ -6,10 +6,13 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
+from isal import isal_zlib
+
 from file_service.aio import uncancelled
 from file_service.errors import DigestMismatch, TooLarge
 
 Digests = Mapping[str, bytes]  # RFC 9530 algorithm name -> digest
+SHA256 = "sha-256"
 ALGORITHMS: dict[str, str] = {"sha-256": "sha256", "sha-512": "sha512", "md5": "md5"}
 INLINE = 32 << 10  # a block this small is hashed sooner than a thread takes it
 
@@ -40,13 +43,15 @@ async def coalesced(chunks: AsyncIterator[bytes], size: int) -> AsyncIterator[by
 
 
 class Hashes:
-    """Several digests of one stream."""
+    """Several digests of one stream, and its CRC-32."""
 
     def __init__(self, algorithms: Iterable[str]) -> None:
+        self.crc32 = 0
         self._hashes = {name: hashlib.new(ALGORITHMS[name], usedforsecurity=False) for name in algorithms}
 
     def update(self, block: bytes) -> None:
         """Take `block` in; the lock of the interpreter is free meanwhile."""
+        self.crc32 = isal_zlib.crc32(block, self.crc32)
         for digest in self._hashes.values():
             digest.update(block)
 

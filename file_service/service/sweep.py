@@ -22,9 +22,18 @@ FORGET = 86_400.0  # seconds until the lease of a dead replica is dropped
 
 
 class Sweeper:
-    """The background work of one replica. `lease_time` and `interval` are seconds."""
+    """The background work of one replica; all times are seconds."""
 
-    def __init__(self, service: FileService, replicas: Replicas, *, lease_time: float, interval: float) -> None:
+    def __init__(
+        self,
+        service: FileService,
+        replicas: Replicas,
+        *,
+        lease_time: float,
+        interval: float,
+        gone_retention: float = 604_800.0,
+    ) -> None:
+        self._gone_retention = gone_retention
         self._service = service
         self._replicas = replicas
         self._lease_time = lease_time
@@ -54,9 +63,11 @@ class Sweeper:
             await files.give_up(attempt)
             self._service.given_up.discard(attempt)
         dead = await files.give_up_dead(grace=self._lease_time)
+        await files.expire()
         attempts = await files.leftovers()
         for attempt in attempts:
             await self._service.discard(attempt)
+        await files.forget_gone(self._gone_retention)
         await self._replicas.forget_dead(FORGET)
         if attempts:
             log.info("sweep: %d leftovers, %d of them of replicas that died", len(attempts), dead)

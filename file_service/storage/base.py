@@ -84,11 +84,21 @@ class Marked(Protocol):
 
 @asynccontextmanager
 async def staged(storage: Storage, key: UUID) -> AsyncIterator[Writer]:
-    """A writer that is committed when the block ends well and aborted when anything at all goes wrong in it."""
-    writer = await storage.create(key)
+    """A writer that is committed when the block ends well; when anything at all goes wrong nothing is left of it.
+
+    A cancellation may hit a `create` or a `commit` that has come to its end all the same.
+    """
+    writer: Writer | None = None
     try:
+        writer = await storage.create(key)
         yield writer
         await uncancelled(writer.commit())
     except BaseException:
-        await uncancelled(writer.abort())
+        await uncancelled(_dropped(storage, key, writer))
         raise
+
+
+async def _dropped(storage: Storage, key: UUID, writer: Writer | None) -> None:
+    if writer is not None:
+        await writer.abort()
+    await storage.delete(key)

@@ -11,6 +11,7 @@ blocks (open(2)). Nothing but `lay_out` creates the root's own folders: on an un
 """
 
 import errno
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -20,14 +21,16 @@ from pathlib import Path
 from typing import BinaryIO, cast
 from uuid import UUID
 
-from file_service.errors import Damaged, ServiceError, StorageFailed, StorageFull, Unavailable
+from file_service.errors import Damaged, NotFound, ServiceError, StorageFailed, StorageFull, Unavailable
 
+log = logging.getLogger(__name__)
 MARKER = ".file-service"
 PROBE = ".probe"
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 AWAY = {errno.ENOENT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ESTALE}
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+OLD = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @contextmanager
@@ -36,6 +39,7 @@ def renamed() -> Iterator[None]:
     try:
         yield
     except (OSError, SystemError) as error:
+        log.warning("storage: %s", error)
         raise translated(error) from error
 
 
@@ -71,30 +75,51 @@ class Disk:
         """Make the folders, then the marker; the marker's presence promises the folders."""
         for folder in (self.root, self.root / "tmp", self.root / "objects"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileExistsError), self._folder() as root:
-            new = os.open(MARKER, NEW, 0o600, dir_fd=root)
-            with os.fdopen(new, "w", encoding="ascii") as marker:
-                marker.write(f"{identity}\n")
-                marker.flush()
-                os.fsync(new)
+        name = f"{MARKER}.{identity.hex}"  # the marker itself appears whole or not at all
+        with self._folder() as root:
+            new = os.open(name, NEW, 0o600, dir_fd=root)
+            try:
+                with os.fdopen(new, "w", encoding="ascii") as marker:
+                    marker.write(f"{identity}\n")
+                    marker.flush()
+                    os.fsync(new)
+                with suppress(FileExistsError):
+                    os.link(name, MARKER, src_dir_fd=root, dst_dir_fd=root)
+            finally:
+                os.unlink(name, dir_fd=root)
             os.fsync(root)
 
     def identity(self) -> UUID | None:
         """What the marker says; None when there is none."""
         try:
-            return UUID((self.root / MARKER).read_text("ascii").strip())
+            with self._folder() as root:
+                fd = os.open(MARKER, os.O_RDONLY | OLD, dir_fd=root)
         except FileNotFoundError:
             return None
+        try:
+            return UUID(os.read(fd, 64).decode("ascii").strip())
         except ValueError:
             raise StorageFailed(f"The marker {MARKER} in the data folder is not readable.") from None
+        finally:
+            os.close(fd)
 
     def one_filesystem(self) -> bool:
-        """Whether a finished file can be linked from `tmp` into `objects` (link(2), EXDEV)."""
-        return (self.root / "tmp").stat().st_dev == (self.root / "objects").stat().st_dev
+        """Whether a finished file can be linked from `tmp` into `objects`: not between two mounts, even of one disk.
+
+        A link to a folder is refused in any case, but for this reason first (link(2): EXDEV, EPERM).
+        """
+        with self._folder("tmp") as tmp, self._folder("objects") as objects:
+            try:
+                os.link(".", PROBE, src_dir_fd=tmp, dst_dir_fd=objects)
+            except OSError as error:
+                return error.errno != errno.EXDEV
+        return True
 
     def free(self) -> int:
         """Bytes that an unprivileged process may still write."""
         space = os.statvfs(self.root / "tmp")
+        if space.f_flag & os.ST_RDONLY:
+            raise Unavailable("storage", "The data folder is on a read-only filesystem.")
         return space.f_bavail * space.f_frsize
 
     def probe(self) -> None:
@@ -116,9 +141,15 @@ class Disk:
             return _unbuffered(os.open(key.hex, NEW, 0o600, dir_fd=tmp), "wb")
 
     def reopen(self, key: UUID) -> BinaryIO:
-        """The unpublished file of `key`, to be written further; FileNotFoundError when there is none."""
-        with self._folder("tmp") as tmp:
-            return _unbuffered(os.open(key.hex, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=tmp), "wb")
+        """The unpublished file of `key`, to be written further; `NotFound` when there is none."""
+        try:
+            with self._folder("tmp") as tmp:
+                fd = os.open(key.hex, os.O_WRONLY | OLD, dir_fd=tmp)
+        except FileNotFoundError:
+            self._present()
+            raise NotFound("No such upload.") from None
+        _regular(fd, key)
+        return _unbuffered(fd, "wb")
 
     def publish(self, key: UUID) -> None:
         """Give the finished bytes their place: link(2) refuses to overwrite, then the folder is synced."""
@@ -131,14 +162,11 @@ class Disk:
         """A published file, its size and up to `count` bytes from `start`: one trip to a thread serves a small file."""
         try:
             with self._shard(key) as shard:
-                fd = os.open(key.hex, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=shard)
+                fd = os.open(key.hex, os.O_RDONLY | OLD, dir_fd=shard)
         except FileNotFoundError:
             self._present()
             raise Damaged(key) from None
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            os.close(fd)
-            raise Damaged(key)
+        found = _regular(fd, key)
         stream = _unbuffered(fd, "rb")
         try:
             return stream, found.st_size, os.pread(fd, count, start)
@@ -170,7 +198,8 @@ class Disk:
 
     @contextmanager
     def _folder(self, *names: str) -> Iterator[int]:
-        fd = os.open(self.root.joinpath(*names), FOLDER)
+        # The root itself is the operator's word, and may be a link.
+        fd = os.open(self.root.joinpath(*names), FOLDER if names else FOLDER & ~os.O_NOFOLLOW)
         try:
             yield fd
         finally:
@@ -200,6 +229,15 @@ class Disk:
             yield fd
         finally:
             os.close(fd)
+
+
+def _regular(fd: int, key: UUID) -> os.stat_result:
+    """What is open there; anything but a regular file is damage, and closed again."""
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(fd)
+        raise Damaged(key)
+    return found
 
 
 def _unbuffered(fd: int, mode: str) -> BinaryIO:

@@ -23,7 +23,7 @@ from aiofile import AIOFile
 from caio.python_aio_asyncio import AsyncioContext
 
 from file_service.aio import uncancelled
-from file_service.errors import Damaged, NotFound, StorageFailed, Unavailable
+from file_service.errors import Damaged, StorageFailed, Unavailable
 from file_service.storage.base import Storage, Writer
 from file_service.storage.disk import Disk, read_cached, renamed
 
@@ -62,14 +62,11 @@ class LocalStorage:
 
     async def create(self, key: UUID) -> LocalWriter:
         """Open the temporary file."""
-        return LocalWriter(self, key, await self.run(self.disk.create, key), 0)
+        return LocalWriter(self, key, await self.run(self.disk.create, key, unwanted=lambda opened: opened.close()), 0)
 
     async def resume(self, key: UUID, token: str) -> LocalWriter:
         """Open the temporary file again; its size is the offset."""
-        try:
-            stream = await uncancelled(self._raw(self.disk.reopen, key))
-        except FileNotFoundError:
-            raise NotFound("No such upload.") from None
+        stream = await self.run(self.disk.reopen, key, unwanted=lambda opened: opened.close())
         return LocalWriter(self, key, stream, stream.seek(0, 2))
 
     async def read(self, key: UUID, start: int = 0, stop: int | None = None) -> AsyncGenerator[bytes, None]:
@@ -78,7 +75,8 @@ class LocalStorage:
             yield small
             return
         first = self._chunk_size if stop is None else min(self._chunk_size, stop - start)
-        stream, size, chunk = await self.run(self.disk.open, key, start, first)
+        opened = await self.run(self.disk.open, key, start, first, unwanted=lambda opened: opened[0].close())
+        stream, size, chunk = opened
         ahead: bytes | asyncio.Task[bytes] = b""
         try:
             stop = size if stop is None else stop
@@ -90,11 +88,13 @@ class LocalStorage:
                 start += len(chunk)
                 ahead = self._ahead(stream, start, min(self._chunk_size, stop - start))
                 yield chunk
-                chunk = ahead if isinstance(ahead, bytes) else await ahead
+                chunk = ahead if isinstance(ahead, bytes) else await asyncio.shield(ahead)
         finally:
-            if isinstance(ahead, asyncio.Task):
-                await uncancelled(_settled(ahead))
-            self._keep(key, stream, size)
+            try:
+                if isinstance(ahead, asyncio.Task):
+                    await uncancelled(_settled(ahead))
+            finally:
+                self._keep(key, stream, size)
 
     async def delete(self, key: UUID) -> None:
         """Unlink the temporary and the published file."""
@@ -127,10 +127,10 @@ class LocalStorage:
         """aiofile over an open file; it never closes it, since its own close() syncs whatever the setting."""
         return AIOFile.from_fp(stream, context=self._context)
 
-    async def run(self, call: Callable[..., T], *args: object) -> T:
-        """A blocking call in a thread, never left behind half done."""
+    async def run(self, call: Callable[..., T], *args: object, unwanted: Callable[[T], object] | None = None) -> T:
+        """A blocking call in a thread, never left behind half done; see `uncancelled`."""
         with renamed():
-            return await uncancelled(self._raw(call, *args))
+            return await uncancelled(self._raw(call, *args), unwanted)
 
     async def _raw(self, call: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
@@ -141,10 +141,13 @@ class LocalStorage:
             return None
         found = os.fstat(stream.fileno())
         stop = found.st_size if stop is None else stop
+        count = max(stop - start, 0)
         if found.st_nlink and stop <= found.st_size <= self._chunk_size:
             with suppress(BlockingIOError):
                 self._lately.move_to_end(key)
-                return read_cached(stream.fileno(), start, stop - start)
+                # A part of the bytes may have left the page cache.
+                if len(data := read_cached(stream.fileno(), start, count)) == count:
+                    return data
         self._forget(key)
         return None
 

@@ -117,7 +117,7 @@ class StorageFull(ServiceError):
     """No space is left, or a quota is reached."""
 
     def __init__(self) -> None:
-        super().__init__("No space is left for this upload.")
+        super().__init__("No space is left in the storage.")
 
 
 class Unavailable(ServiceError):

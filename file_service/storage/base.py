@@ -8,12 +8,16 @@ key, staged or published.
 All methods raise `StorageFull`, `StorageFailed` or `Unavailable("storage")`, never a foreign exception.
 """
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol, runtime_checkable
 from uuid import UUID
 
 from file_service.aio import uncancelled
+from file_service.errors import ServiceError
+
+log = logging.getLogger(__name__)
 
 
 class Writer(Protocol):
@@ -99,6 +103,10 @@ async def staged(storage: Storage, key: UUID) -> AsyncIterator[Writer]:
 
 
 async def _dropped(storage: Storage, key: UUID, writer: Writer | None) -> None:
-    if writer is not None:
-        await writer.abort()
-    await storage.delete(key)
+    """Whoever owns the key finds what cannot be removed now; the error that led here is the one to be told."""
+    try:
+        if writer is not None:
+            await writer.abort()
+        await storage.delete(key)
+    except ServiceError as error:
+        log.warning("attempt %s: not cleaned up yet: %s", key, error.detail)

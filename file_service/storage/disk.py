@@ -115,8 +115,14 @@ class Disk:
                 return error.errno != errno.EXDEV
         return True
 
-    def free(self) -> int:
-        """Bytes that an unprivileged process may still write."""
+    def require(self, identity: UUID | None) -> None:
+        """Raise `Unavailable` when this is not the storage with that identity (any more)."""
+        if self.identity() != identity:
+            raise Unavailable("storage", "The data folder is not the one this service was started on.")
+
+    def free(self, identity: UUID | None) -> int:
+        """Bytes that an unprivileged process may still write into the storage with that identity."""
+        self.require(identity)
         space = os.statvfs(self.root / "tmp")
         if space.f_flag & os.ST_RDONLY:
             raise Unavailable("storage", "The data folder is on a read-only filesystem.")

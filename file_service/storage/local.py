@@ -23,7 +23,7 @@ from aiofile import AIOFile
 from caio.python_aio_asyncio import AsyncioContext
 
 from file_service.aio import uncancelled
-from file_service.errors import Damaged, StorageFailed, Unavailable
+from file_service.errors import Damaged, StorageFailed
 from file_service.storage.base import Storage, Writer
 from file_service.storage.disk import Disk, read_cached, renamed
 
@@ -103,13 +103,12 @@ class LocalStorage:
 
     async def check(self) -> None:
         """The marker is ours and a small file can be written."""
-        if await self.run(self.disk.identity) != self._identity:
-            raise Unavailable("storage", "The data folder is not the one this service was started on.")
+        await self.run(self.disk.require, self._identity)
         await self.run(self.disk.probe)
 
     async def free(self) -> int:
         """Bytes left on the disk."""
-        return await self.run(self.disk.free)
+        return await self.run(self.disk.free, self._identity)
 
     async def identity(self) -> UUID | None:
         """What the marker says. A root that has one is refused when its parts lie on two filesystems."""

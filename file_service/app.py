@@ -12,9 +12,10 @@ from file_service.db.engine import connected
 from file_service.db.files import Files
 from file_service.db.migrate import migrated
 from file_service.db.replicas import Replicas
-from file_service.handlers.keys import DELIVERIES, FILES, PARTS, RULES, STATE, HttpRules, State
+from file_service.handlers.keys import ARCHIVES, DELIVERIES, FILES, PARTS, RULES, STATE, HttpRules, State
 from file_service.handlers.middlewares import answering, secure
 from file_service.handlers.routes import add_routes
+from file_service.service.archives import ArchiveService
 from file_service.service.deliveries import DeliveryService
 from file_service.service.files import FileService, Rules
 from file_service.service.identity import recognise
@@ -59,6 +60,7 @@ def create_app(settings: Settings) -> web.Application:
                 gone_retention=settings.gone_retention,
             )
             app[FILES] = service
+            app[ARCHIVES] = ArchiveService(service)
             app[DELIVERIES] = DeliveryService(Deliveries(database), service, service.owner)
             app[PARTS] = {"database": database.check, "storage": storage.check}
             async with sweeper.running():

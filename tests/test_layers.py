@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "file_service"
-PURE = {"aio", "digests", "errors", "model", "names"}
+PURE = {"aio", "digests", "errors", "model", "names", "zip"}
 MAY_IMPORT = {
     "handlers": {"handlers", "service", *PURE},
     "service": {"service", "storage", "db", *PURE},

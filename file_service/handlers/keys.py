@@ -6,6 +6,7 @@ from typing import TypeAlias
 
 from aiohttp import web
 
+from file_service.service.archives import ArchiveService
 from file_service.service.deliveries import DeliveryService
 from file_service.service.files import FileService
 
@@ -28,6 +29,7 @@ class State:
 
 Checks: TypeAlias = Mapping[str, Callable[[], Awaitable[None]]]
 
+ARCHIVES = web.AppKey("archives", ArchiveService)
 DELIVERIES = web.AppKey("deliveries", DeliveryService)
 FILES = web.AppKey("files", FileService)
 RULES = web.AppKey("rules", HttpRules)

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from file_service.handlers import download, files, ops, upload
+from file_service.handlers import archive, download, files, ops, upload
 from file_service.handlers.body import expect
 from file_service.handlers.records import CANONICAL
 
@@ -23,5 +23,6 @@ def add_routes(app: web.Application) -> None:
     router.add_get(f"{FILE}/meta{SLASH}", files.meta)
     router.add_route("PUT", NAME, upload.put, expect_handler=expect)
     router.add_route("*", NO_FILE, files.missing)
+    router.add_get("/archive.zip", archive.archive)
     router.add_get("/health/live", ops.live)
     router.add_get("/health/ready", ops.ready)

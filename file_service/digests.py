@@ -69,6 +69,8 @@ def wants(field: str) -> bool | None:
 
     The weights are hints (RFC 9530 section 4): 0 is "not acceptable", and a field that cannot be read is no wish.
     """
+    if not field:
+        return None
     weights = re.findall(r"(?:^|,)\s*sha-256\s*=\s*(10|[0-9])\s*(?=,|$)", field)
     return None if not weights else weights[-1] != "0"
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from uuid import uuid4
 
 from aiohttp import web
 
 from file_service.db.deliveries import Deliveries
-from file_service.db.engine import connected
+from file_service.db.engine import Database, connected
 from file_service.db.files import Files
 from file_service.db.migrate import migrated
 from file_service.db.replicas import Replicas
@@ -21,7 +22,26 @@ from file_service.service.files import FileService, Rules
 from file_service.service.identity import recognise
 from file_service.service.sweep import Sweeper
 from file_service.settings import Settings
-from file_service.storage.local import local_storage
+from file_service.storage.local import LocalStorage, local_storage
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[tuple[Database, LocalStorage]]:
+    """The migrated database and the storage that belongs to it, both answering."""
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    await migrated(settings.database)
+    async with (
+        connected(
+            settings.database,
+            pool_size=settings.database_pool_size,
+            timeout=settings.database_timeout,
+            durable=settings.durable,
+        ) as database,
+        local_storage(settings.data_dir, chunk_size=settings.chunk_size, durable=settings.durable) as storage,
+    ):
+        await recognise(storage, Replicas(database))
+        await storage.check()
+        yield database, storage
 
 
 def create_app(settings: Settings) -> web.Application:
@@ -35,21 +55,8 @@ def create_app(settings: Settings) -> web.Application:
     app[STATE] = State()
 
     async def parts(app: web.Application) -> AsyncIterator[None]:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        await migrated(settings.database)
-        pool = connected(
-            settings.database,
-            pool_size=settings.database_pool_size,
-            timeout=settings.database_timeout,
-            durable=settings.durable,
-        )
-        async with (
-            pool as database,
-            local_storage(settings.data_dir, chunk_size=settings.chunk_size, durable=settings.durable) as storage,
-        ):
+        async with opened(settings) as (database, storage):
             files, replicas = Files(database), Replicas(database)
-            await recognise(storage, replicas)
-            await storage.check()
             rules = Rules(settings.max_file_size, settings.block_size, settings.default_expiry, settings.max_expiry)
             service = FileService(files, storage, uuid4(), rules)
             sweeper = Sweeper(

@@ -57,6 +57,15 @@ def migrate() -> None:
         raise click.ClickException(error.detail) from None
 
 
+@main.command()
+@click.option("--repair", "repairing", is_flag=True, help="Move orphans to quarantine and mark damaged files.")
+def check(repairing: bool) -> None:
+    """Compare storage and database. Exit status: 0 nothing wrong, 1 something is, 2 refused to repair."""
+    from file_service.checking import run_check  # noqa: PLC0415
+
+    sys.exit(run_check(_settings(), repairing=repairing))
+
+
 def _settings() -> "Settings":
     from file_service.settings import BadSettings, from_environment  # noqa: PLC0415
 

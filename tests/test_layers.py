@@ -15,9 +15,10 @@ MAY_IMPORT = {
     "commands": {"client", "names"},
     "settings": set[str](),
     "app": {"db", "handlers", "service", "settings", "storage", *PURE},
+    "checking": {"app", "db", "errors", "service", "settings"},
     "server": {"app", "handlers", "settings"},
     "workers": {"errors", "server", "settings"},
-    "cli": {"commands", "db", "errors", "settings", "workers"},
+    "cli": {"checking", "commands", "db", "errors", "settings", "workers"},
     "__main__": {"cli"},
     **dict.fromkeys(PURE, PURE),
 }

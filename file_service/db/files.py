@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -109,6 +109,16 @@ class Files:
             query = query.where(position < sa.tuple_(sa.literal(before[0], file.c.created_at.type), before[1]))
         rows = await self._db.fetch(query)
         return Page([_file(row) for row in rows[:limit]], more=len(rows) > limit)
+
+    async def known(self, keys: Collection[UUID]) -> set[UUID]:
+        """Those of the keys that a row owns, in whatever state."""
+        rows = await self._db.fetch(sa.select(file.c.attempt).where(file.c.attempt.in_(keys)))
+        return {row.attempt for row in rows}
+
+    async def after(self, id_: UUID, limit: int) -> list[File]:
+        """Up to `limit` visible files with greater ids, in the order of their ids."""
+        query = sa.select(file).where(file.c.id > id_, VISIBLE).order_by(file.c.id).limit(limit)
+        return [_file(row) for row in await self._db.fetch(query)]
 
     async def give_up(self, attempt: Attempt) -> bool:
         """Mark an attempt as aborting; False when it was stored, so that its bytes must stay.

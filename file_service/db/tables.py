@@ -2,8 +2,8 @@
 
 A file row is the owner of everything its attempt leaves in storage: it is committed before the first byte exists and
 removed after the last one is gone. States: `receiving` -> `stored` <-> `damaged` -> `deleting` -> no row; `receiving`
--> `aborting` -> no row when the attempt failed, died or was superseded; `stored` | `damaged` -> `expiring` -> `gone` when
-time or downloads are used up. Only `stored` and `damaged` files are visible, and only until they expire.
+-> `aborting` -> no row when the attempt failed, died or was superseded; `stored` | `damaged` -> `expiring` -> `gone`
+when time or downloads are used up. Only `stored` and `damaged` files are visible, and only until they expire.
 """
 
 from datetime import UTC, datetime

@@ -44,9 +44,10 @@ class Sweeper:
     async def running(self) -> AsyncIterator[None]:
         """Hold the lease and sweep until the block ends; then the lease is given back."""
         await self._beat()
+        self._pause()
         loops = [
             asyncio.create_task(_repeat(self._beat, self._lease_time / BEATS)),
-            asyncio.create_task(_repeat(self._quietly_sweep, self._interval)),
+            asyncio.create_task(_repeat(self._sweep, self._interval)),
         ]
         try:
             yield
@@ -57,12 +58,13 @@ class Sweeper:
             await _left(self._replicas, self._service.owner)
 
     async def sweep(self) -> None:
-        """Reclaim what dead and failed attempts left: bytes first, rows last."""
+        """Reclaim what failed and dead attempts left: bytes first, rows last."""
         files: Files = self._service.files
         for attempt in list(self._service.given_up):
-            await files.give_up(attempt)
+            if await files.give_up(attempt):
+                await self._service.discard(attempt)
             self._service.given_up.discard(attempt)
-        dead = await files.give_up_dead(grace=self._lease_time)
+        dead = await self._give_up_dead()
         await files.expire()
         attempts = await files.leftovers()
         for attempt in attempts:
@@ -79,15 +81,19 @@ class Sweeper:
             self._pause()
             raise
 
-    async def _quietly_sweep(self) -> None:
-        # While the database was away nobody could renew a lease: give the living time to do it before judging them.
-        if asyncio.get_running_loop().time() < self._quiet_until:
-            return
+    async def _sweep(self) -> None:
         try:
             await self.sweep()
         except ServiceError:
             self._pause()
             raise
+
+    async def _give_up_dead(self) -> int:
+        # While the database was away nobody could renew a lease: give the living time to do it before judging them. Who
+        # starts now cannot know that it was.
+        if asyncio.get_running_loop().time() < self._quiet_until:
+            return 0
+        return await self._service.files.give_up_dead(grace=self._lease_time)
 
     def _pause(self) -> None:
         self._quiet_until = asyncio.get_running_loop().time() + 2 * self._lease_time

@@ -11,6 +11,7 @@ All methods raise `StorageFull`, `StorageFailed` or `Unavailable("storage")`, ne
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 from uuid import UUID
 
@@ -84,6 +85,29 @@ class Marked(Protocol):
 
     async def mark(self, identity: UUID) -> None:
         """Write the identity into a storage that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What stands under a key: a published file of `size` bytes, or what an attempt has staged."""
+
+    key: UUID
+    size: int
+    staged: bool
+
+
+@runtime_checkable
+class Listed(Protocol):
+    """A storage that can say everything it holds, for `service/check.py`."""
+
+    def list(self) -> AsyncGenerator[Found, None]:
+        """Everything, in no order; what comes or goes meanwhile may be missed."""
+
+    async def size(self, key: UUID) -> int | None:
+        """The size of a published file in bytes, None when it is not there."""
+
+    async def quarantine(self, key: UUID) -> None:
+        """Move whatever stands under `key` to where nobody reads or deletes it."""
 
 
 @asynccontextmanager

@@ -5,14 +5,15 @@ On disk, under one root on one filesystem:
     .file-service           the identity marker, written last when the root is laid out
     tmp/<key>               bytes being received; 0600, opened O_EXCL
     objects/ab/cd/<key>     published files, in 65,536 folders by the first four hex digits of the key
+    quarantine/             what `file-service check --repair` found without an owner
 
 Every path is walked folder by folder with O_NOFOLLOW, so that a planted link leads nowhere and a planted FIFO never
 blocks (open(2)). Nothing but `lay_out` creates the root's own folders: on an unmounted disk every call fails.
 """
 
 import errno
-import logging
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,49 +22,14 @@ from pathlib import Path
 from typing import BinaryIO, cast
 from uuid import UUID
 
-from file_service.errors import Damaged, NotFound, ServiceError, StorageFailed, StorageFull, Unavailable
+from file_service.errors import Damaged, NotFound, StorageFailed, Unavailable
 
-log = logging.getLogger(__name__)
 MARKER = ".file-service"
 PROBE = ".probe"
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-AWAY = {errno.ENOENT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENODEV, errno.ESTALE}
+KEY = re.compile(r"[0-9a-f]{32}")
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 OLD = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
-@contextmanager
-def renamed() -> Iterator[None]:
-    """Turn an operating system error into one of ours; aiofile's native backends lose the number, not the text."""
-    try:
-        yield
-    except (OSError, SystemError) as error:
-        log.warning("storage: %s", error)
-        raise translated(error) from error
-
-
-def translated(error: OSError | SystemError) -> ServiceError:
-    """The service's error for `error`."""
-    numbers = {error.errno} if isinstance(error, OSError) else {n for n in FULL if os.strerror(n) in str(error)}
-    if numbers & FULL:
-        return StorageFull()
-    return Unavailable("storage") if numbers & AWAY else StorageFailed()
-
-
-def read_cached(fd: int, start: int, count: int) -> bytes:
-    """Up to `count` bytes from `start` out of the page cache; BlockingIOError when the disk would have to be asked.
-
-    preadv(2), RWF_NOWAIT, tells whether the first and the last byte are there; what lies between came with them. A
-    filesystem or system that has no such flag counts as one that would have to be asked.
-    """
-    byte = bytearray(1)
-    try:
-        for place in (start, start + count - 1):
-            os.preadv(fd, [byte], place, os.RWF_NOWAIT)
-    except (OSError, AttributeError) as error:
-        raise BlockingIOError from error
-    return os.pread(fd, count, start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +155,41 @@ class Disk:
             self._unlink(key, tmp)
         with suppress(FileNotFoundError), self._shard(key) as shard:
             self._unlink(key, shard)
+
+    def names(self, *folders: str) -> list[tuple[str, int]]:
+        """The keys and sizes in a folder; other names and what is no regular file are nobody's."""
+        found: list[tuple[str, int]] = []
+        with suppress(FileNotFoundError), self._folder(*folders) as folder, os.scandir(folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    if KEY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                        found.append((entry.name, entry.stat(follow_symlinks=False).st_size))
+        return found
+
+    def shards(self, first: str) -> list[tuple[str, int]]:
+        """The keys and sizes of the published files whose keys begin with these two digits."""
+        self._present()
+        with suppress(FileNotFoundError), self._folder("objects", first) as folder, os.scandir(folder) as seconds:
+            return [pair for second in seconds for pair in self.names("objects", first, second.name)]
+        return []
+
+    def size(self, key: UUID) -> int | None:
+        """The size of a published file, None when it is missing."""
+        self._present()
+        with suppress(FileNotFoundError), self._shard(key) as shard:
+            return os.stat(key.hex, dir_fd=shard, follow_symlinks=False).st_size
+        return None
+
+    def quarantine(self, key: UUID) -> None:
+        """Move the files of `key` into the folder `quarantine`."""
+        (self.root / "quarantine").mkdir(mode=0o700, exist_ok=True)
+        with self._folder("quarantine") as target:
+            with suppress(FileNotFoundError), self._folder("tmp") as tmp:
+                os.rename(key.hex, f"{key.hex}.staged", src_dir_fd=tmp, dst_dir_fd=target)
+            with suppress(FileNotFoundError), self._shard(key) as shard:
+                os.rename(key.hex, key.hex, src_dir_fd=shard, dst_dir_fd=target)
+                self._sync(shard)
+            self._sync(target)
 
     def _unlink(self, key: UUID, folder: int) -> None:
         with suppress(FileNotFoundError):

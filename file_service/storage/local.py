@@ -24,8 +24,9 @@ from caio.python_aio_asyncio import AsyncioContext
 
 from file_service.aio import uncancelled
 from file_service.errors import Damaged, StorageFailed
-from file_service.storage.base import Storage, Writer
-from file_service.storage.disk import Disk, read_cached, renamed
+from file_service.storage.base import Found, Listed, Storage, Writer
+from file_service.storage.disk import Disk
+from file_service.storage.system import read_cached, renamed
 
 T = TypeVar("T")
 THREADS = 16
@@ -121,6 +122,23 @@ class LocalStorage:
         """Lay the root out."""
         await self.run(self.disk.lay_out, identity)
         self._identity = await self.identity()
+
+    async def list(self) -> AsyncGenerator[Found, None]:
+        """The temporary files, then the published ones folder by folder."""
+        for name, size in await self.run(self.disk.names, "tmp"):
+            yield Found(UUID(hex=name), size, staged=True)
+        for first in range(256):
+            for name, size in await self.run(self.disk.shards, f"{first:02x}"):
+                yield Found(UUID(hex=name), size, staged=False)
+
+    async def size(self, key: UUID) -> int | None:
+        """See `Listed.size`."""
+        return await self.run(self.disk.size, key)
+
+    async def quarantine(self, key: UUID) -> None:
+        """Into `quarantine` in the root."""
+        self._forget(key)
+        await self.run(self.disk.quarantine, key)
 
     def file(self, stream: BinaryIO) -> AIOFile:
         """aiofile over an open file; it never closes it, since its own close() syncs whatever the setting."""
@@ -228,4 +246,5 @@ class LocalWriter:
 
 
 _: type[Storage] = LocalStorage
+___: type[Listed] = LocalStorage
 __: type[Writer] = LocalWriter

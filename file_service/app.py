@@ -14,6 +14,7 @@ from file_service.db.files import Files
 from file_service.db.migrate import migrated
 from file_service.db.replicas import Replicas
 from file_service.handlers.keys import ARCHIVES, DELIVERIES, FILES, PARTS, RULES, STATE, HttpRules, State
+from file_service.handlers.metrics import METRICS, Metrics
 from file_service.handlers.middlewares import answering, secure
 from file_service.handlers.routes import add_routes
 from file_service.service.archives import ArchiveService
@@ -53,6 +54,7 @@ def create_app(settings: Settings) -> web.Application:
         send_idle=settings.send_idle_timeout,
     )
     app[STATE] = State()
+    app[METRICS] = Metrics()
 
     async def parts(app: web.Application) -> AsyncIterator[None]:
         async with opened(settings) as (database, storage):

@@ -22,9 +22,10 @@ class HttpRules:
 
 @dataclass(slots=True)
 class State:
-    """What changes while the service runs."""
+    """What changes while the service runs: whether it is to stop, and how many requests it works on."""
 
     draining: bool = False
+    running: int = 0
 
 
 Checks: TypeAlias = Mapping[str, Callable[[], Awaitable[None]]]

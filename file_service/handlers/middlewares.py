@@ -13,6 +13,8 @@ from aiohttp import web
 from file_service import errors
 from file_service.digests import InvalidDigest, UnsupportedDigest
 from file_service.handlers.body import WAITING, BrokenFraming
+from file_service.handlers.keys import STATE
+from file_service.handlers.metrics import METRICS
 from file_service.names import BadDisposition
 
 log = logging.getLogger("file_service.access")
@@ -58,7 +60,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @web.middleware
 async def answering(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn what a handler raises into an answer and log the request in one line."""
+    """Turn what a handler raises into an answer, count the request and log it in one line."""
+    request.app[STATE].running += 1
     loop = asyncio.get_running_loop()
     start, status = loop.time(), CLIENT_LEFT
     try:
@@ -68,8 +71,10 @@ async def answering(request: web.Request, handler: Handler) -> web.StreamRespons
         status = response.status
         return response
     finally:
+        request.app[STATE].running -= 1
+        seconds, size = loop.time() - start, request.writer.output_size
+        request.app[METRICS].answered(request.method, status, seconds, size)
         if log.isEnabledFor(logging.INFO):
-            seconds, size = loop.time() - start, request.writer.output_size
             log.info("%s %s %s %d %d %.3f", request.remote, request.method, _printable(request), status, size, seconds)
 
 
@@ -82,8 +87,10 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except ConnectionError:
         return web.Response(status=CLIENT_LEFT)  # nobody is there to read it; aiohttp drops it with the connection
     except (errors.ServiceError, BadDisposition) as error:
+        request.app[METRICS].failed(type(error).__name__)
         return _refusal(error)
     except Exception:  # noqa: BLE001 - the one place that answers for the unexpected
+        request.app[METRICS].failed("unexpected")
         failures.exception("%s %s failed", request.method, _printable(request))
         return problem(500, "The service failed; the reason is in its log.")
 
@@ -113,9 +120,15 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None, kin
     return web.json_response(body, status=status, headers=headers, content_type="application/problem+json")
 
 
-async def secure(_: web.Request, response: web.StreamResponse) -> None:
-    """Add the headers of `SECURITY` to every answer (a signal of aiohttp, sent before the headers are)."""
+async def secure(request: web.Request, response: web.StreamResponse) -> None:
+    """Add the headers of `SECURITY` to every answer (a signal of aiohttp, sent before the headers are).
+
+    While the service drains, every answer is the last one of its connection.
+    """
     protect(response)
+    if request.app[STATE].draining:
+        response.force_close()
+        response.headers["Connection"] = "close"
 
 
 def protect(response: web.StreamResponse) -> None:

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from file_service.handlers import archive, download, files, ops, upload
+from file_service.handlers import archive, download, files, metrics, ops, upload
 from file_service.handlers.body import expect
 from file_service.handlers.records import CANONICAL
 
@@ -24,5 +24,6 @@ def add_routes(app: web.Application) -> None:
     router.add_route("PUT", NAME, upload.put, expect_handler=expect)
     router.add_route("*", NO_FILE, files.missing)
     router.add_get("/archive.zip", archive.archive)
+    router.add_get("/metrics", metrics.metrics)
     router.add_get("/health/live", ops.live)
     router.add_get("/health/ready", ops.ready)

@@ -21,8 +21,8 @@ from itertools import accumulate
 
 FORMAT = 1  # belongs in an archive's entity tag: raised whenever the same entries would give other bytes than before
 MAX_NAME_BYTES = 255  # in UTF-8: the longest name that most file systems can store
-_MAX_EXTENSION_BYTES = 32
 _NUMBER_BYTES = 16  # room for " (n)"; fixed, so that long names cut to the same stem share one row of numbers
+_EXTENSION = re.compile(r"(?<=.)\.[^.]{1,32}\Z", re.DOTALL)
 
 _FULL_16, _FULL_32 = 0xFFFF, 0xFFFFFFFF  # in a 16 or 32 bit field: the number stands in its ZIP64 twin
 _MADE_BY = 3 << 8 | 63  # [4.4.2] Unix, whose modes the external attributes hold; 6.3 is the first with UTF-8 names
@@ -30,17 +30,14 @@ _NEEDS_STORED, _NEEDS_ZIP64 = 10, 45  # [4.4.3.2]
 _UTF8_NAME = 1 << 11  # [4.4.4]
 _REGULAR_0644 = 0o100644 << 16  # [4.4.15] st_mode in the upper half, no MS-DOS attributes
 _BLOCK = 64 * 1024  # bytes that headers are gathered to before they are handed out
-
 # [4.3.7], [4.3.12]: from version needed to length of extra fields, which local headers and central records have alike
 _COMMON = struct.Struct("<5H3I2H")
 _RECORD_TAIL = struct.Struct("<3H2I")  # [4.3.12] comment length, disk, two attributes, offset
 _END_64, _LOCATOR_64 = struct.Struct("<4sQ2H2I4Q"), struct.Struct("<4sIQI")  # [4.3.14], [4.3.15]
 _END = struct.Struct("<4s4H2IH")  # [4.3.16]
 
-_DOS_FIRST = datetime(1980, 1, 1, tzinfo=UTC)
-_DOS_LAST = datetime(2107, 12, 31, 23, 59, 58, tzinfo=UTC)
+_DOS_FIRST, _DOS_LAST = datetime(1980, 1, 1, tzinfo=UTC), datetime(2107, 12, 31, 23, 59, 58, tzinfo=UTC)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
 _DRIVE = re.compile(r"\A([A-Za-z]):")
 # Separators, NUL, a drive, nothing, the folder itself and the folder above: what could leave the folder of extraction.
 _UNSAFE = re.compile(rf"[/\\\0]|{_DRIVE.pattern}|\A\.{{0,2}}\Z")
@@ -50,8 +47,7 @@ _UNSAFE = re.compile(rf"[/\\\0]|{_DRIVE.pattern}|\A\.{{0,2}}\Z")
 class Entry:
     """One file of an archive: its bare name, size in bytes, CRC-32 of its bytes, and aware time of last change.
 
-    Raises ValueError for a name with a separator, NUL or drive letter, `.`, `..`, an empty or a too long one, for a
-    negative size, a CRC-32 of more than 32 bits, and a time without a zone.
+    Raises ValueError for what no entry can have, above all for a name that could mean another folder.
     """
 
     name: str
@@ -171,11 +167,9 @@ def _folded(name: str) -> str:
 
 def _numbered(name: str, taken: set[str], numbers: dict[tuple[str, str], int]) -> str:
     """A free variant of `name`, now in `taken`; `numbers` keeps the last number that each stem came to."""
-    stem, dot, extension = name.rpartition(".")
-    stem, extension = (stem, dot + extension) if stem else (name, "")
-    if len(extension.encode()) > _MAX_EXTENSION_BYTES:
-        stem, extension = name, ""
-    stem = stem.encode()[: MAX_NAME_BYTES - _NUMBER_BYTES - len(extension.encode())].decode(errors="ignore")
+    extension = match[0] if (match := _EXTENSION.search(name)) else ""
+    room = MAX_NAME_BYTES - _NUMBER_BYTES - len(extension.encode())
+    stem = name.removesuffix(extension).encode()[:room].decode(errors="ignore")
     row = _folded(stem), _folded(extension)
     while True:
         numbers[row] = numbers.get(row, 1) + 1

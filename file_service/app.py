@@ -61,16 +61,18 @@ def create_app(settings: Settings) -> web.Application:
             files, replicas = Files(database), Replicas(database)
             rules = Rules(settings.max_file_size, settings.block_size, settings.default_expiry, settings.max_expiry)
             service = FileService(files, storage, uuid4(), rules)
+            deliveries = DeliveryService(Deliveries(database), service, service.owner)
             sweeper = Sweeper(
                 service,
                 replicas,
                 lease_time=settings.lease_time,
                 interval=settings.sweep_interval,
                 gone_retention=settings.gone_retention,
+                settle=[deliveries.settle],
             )
             app[FILES] = service
             app[ARCHIVES] = ArchiveService(service)
-            app[DELIVERIES] = DeliveryService(Deliveries(database), service, service.owner)
+            app[DELIVERIES] = deliveries
             app[PARTS] = {"database": database.check, "storage": storage.check}
             async with sweeper.running():
                 yield

@@ -12,17 +12,20 @@ from aiohttp import web
 
 from file_service.app import create_app
 from file_service.handlers.connection import Connection
-from file_service.handlers.keys import STATE
+from file_service.handlers.keys import STATE, State
 from file_service.settings import Settings
 
 log = logging.getLogger(__name__)
 BACKLOG = 1024  # connections that wait to be accepted
+LOOK = 0.05  # seconds between two looks at what still runs
+CUT = 1.0  # seconds a request has to end in once it is cut
 
 
 def log_to_stderr(level: str) -> None:
     """One line an event."""
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
+    logging.getLogger("aiosqlite").setLevel(logging.INFO)  # at DEBUG it writes every statement with its parameters
 
 
 def run(settings: Settings, *, reuse_port: bool = False) -> None:
@@ -45,16 +48,28 @@ async def serve(settings: Settings, *, reuse_port: bool = False) -> None:
 
 @asynccontextmanager
 async def listening(settings: Settings, *, reuse_port: bool = False) -> AsyncIterator[str]:
-    """The service, answering at the yielded URL while the block runs; then running requests are drained, then cut."""
+    """The service, answering at the yielded URL while the block runs; then running requests are drained, then cut.
+
+    The drain is not left to aiohttp, whose own drops every byte that comes in from its beginning, so that no upload
+    could be finished, and takes a timeout of 0 for none.
+    """
     app = create_app(settings)
-    runner = web.AppRunner(app, shutdown_timeout=settings.drain_timeout)
+    runner = web.AppRunner(app, shutdown_timeout=CUT)
     try:
         await runner.setup()
         async with listener(runner, settings.host, settings.port, reuse_port) as address:
             yield address
             app[STATE].draining = True
+        await drained(app[STATE], settings.drain_timeout)
     finally:
         await runner.cleanup()
+
+
+async def drained(state: State, seconds: float) -> None:
+    """Return when no request runs any more, after so many seconds at the latest."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while state.running and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - rare, and soon over
+        await asyncio.sleep(LOOK)
 
 
 @asynccontextmanager

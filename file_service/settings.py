@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -58,6 +66,13 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         return None if value == "" else value
+
+    @field_validator("max_expiry")
+    @classmethod
+    def _not_below_the_default(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and value < (info.data.get("default_expiry") or 0):
+            raise ValueError(f"must not be less than {PREFIX}DEFAULT_EXPIRY")
+        return value
 
     @field_validator("database_url")
     @classmethod

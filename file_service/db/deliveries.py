@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -10,6 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from file_service.db.engine import Database, rowcount
 from file_service.db.files import VISIBLE
 from file_service.db.tables import clock, delivery, file, piece
+
+Span = tuple[int, int]  # the bytes [start, stop) of a file
+MAX_SPANS = 1000  # remembered of one client; one that asks for more holes than that is never done
 
 
 class Deliveries:
@@ -43,16 +47,18 @@ class Deliveries:
         """Give the place back: nothing was delivered."""
         await self._db.execute(delivery.delete().where(delivery.c.id == id_))
 
-    async def delivered(self, id_: UUID, file_id: UUID, client: str, length: int, size: int) -> bool:
-        """`length` bytes of the file's `size` went out; True when that used the file's downloads up.
+    async def delivered(self, id_: UUID, file_id: UUID, client: str, spans: Sequence[Span], size: int) -> bool:
+        """These bytes of the file's `size` went out; True when that used the file's downloads up. Repeatable.
 
-        A client that got as many bytes in pieces as the file has has downloaded it once.
+        A client that got every byte in pieces has downloaded the file once.
         """
 
         async def work(connection: AsyncConnection) -> bool:
+            # The pieces of one client may end at the same moment.
+            await connection.execute(sa.select(file.c.id).where(file.c.id == file_id).with_for_update())
             if not await rowcount(connection, delivery.delete().where(delivery.c.id == id_)):
                 return False  # the replica was taken for dead meanwhile; its place may have been given away
-            if not await _whole(connection, file_id, client, length, size):
+            if not await _whole(connection, file_id, client, spans, size):
                 return False
             counted = file.update().where(file.c.id == file_id).values(downloads=file.c.downloads + 1)
             await connection.execute(counted)
@@ -64,14 +70,29 @@ class Deliveries:
         return await self._db.write(work)
 
 
-async def _whole(connection: AsyncConnection, file_id: UUID, client: str, length: int, size: int) -> bool:
-    """Whether `length` more bytes make a whole download; the bytes of pieces are remembered until they do."""
-    if length >= size:
+async def _whole(connection: AsyncConnection, file_id: UUID, client: str, spans: Sequence[Span], size: int) -> bool:
+    """Whether these bytes make a whole download; the pieces of a client are remembered until they do."""
+    if (0, size) in spans:
         return True
     mine = sa.and_(piece.c.file_id == file_id, piece.c.client == client)
-    before = int(await connection.scalar(sa.select(piece.c.bytes).where(mine)) or 0)
+    before = (await connection.execute(sa.select(piece.c.start, piece.c.stop).where(mine))).all()
+    together = merged([*spans, *((row.start, row.stop) for row in before)])
     await connection.execute(piece.delete().where(mine))
-    if before + length >= size:
+    if together == [(0, size)]:
         return True
-    await connection.execute(piece.insert().values(file_id=file_id, client=client, bytes=before + length))
+    rows = [
+        {"file_id": file_id, "client": client, "start": start, "stop": stop} for start, stop in together[:MAX_SPANS]
+    ]
+    await connection.execute(piece.insert(), rows)
     return False
+
+
+def merged(spans: Iterable[Span]) -> list[Span]:
+    """The same bytes as spans that neither overlap nor touch, in order."""
+    result: list[Span] = []
+    for start, stop in sorted(spans):
+        if result and start <= result[-1][1]:
+            result[-1] = result[-1][0], max(result[-1][1], stop)
+        else:
+            result.append((start, stop))
+    return result

@@ -80,7 +80,7 @@ async def rowcount(connection: AsyncConnection, statement: sa.UpdateBase) -> int
 
 @asynccontextmanager
 async def connected(url: str, *, pool_size: int, timeout: float, durable: bool) -> AsyncIterator[Database]:
-    """A `Database` on `url`; one that hangs or whose connections are all taken is `Unavailable` after `timeout` seconds."""
+    """A `Database` on `url`, `Unavailable` after `timeout` seconds when it hangs or its connections are all taken."""
     address = make_url(url)
     engine = _engine(address, pool_size, timeout, durable)
     # A connection of its own, that writes nothing, sees every commit of the others.

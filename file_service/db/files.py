@@ -18,6 +18,7 @@ from file_service.model import Attempt, File, Page, Result, RetryKey
 STORED = file.c.state.in_(["stored", "damaged"])
 ALIVE = sa.or_(file.c.expires_at.is_(None), file.c.expires_at > clock())
 VISIBLE = sa.and_(STORED, ALIVE)
+USED_UP = sa.or_(file.c.state.in_(["expiring", "gone"]), sa.and_(STORED, sa.not_(ALIVE)))  # in time or downloads
 LATELY = 10_000  # files remembered at most
 
 
@@ -93,8 +94,7 @@ class Files:
 
     async def gone(self, id_: UUID) -> bool:
         """Whether there was a file with this id whose time or downloads are used up, as long as that is remembered."""
-        used_up = sa.or_(file.c.state.in_(["expiring", "gone"]), sa.and_(STORED, sa.not_(ALIVE)))
-        return bool(await self._db.fetch(sa.select(file.c.id).where(file.c.id == id_, used_up)))
+        return bool(await self._db.fetch(sa.select(file.c.id).where(file.c.id == id_, USED_UP)))
 
     async def count(self, key: str) -> int:
         """How many visible files the request with this Idempotency-Key stored."""
@@ -236,6 +236,7 @@ async def _take_over(connection: AsyncConnection, key: RetryKey) -> File | None:
         number = sa.func.hashtextextended(key.value, key.part)
         await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
     mine = sa.and_(file.c.retry_key == key.value, file.c.retry_part == key.part)
+    await connection.execute(file.update().where(mine, USED_UP).values(**_NO_KEY))  # what is gone cannot be repeated
     row = (await connection.execute(sa.select(file).where(mine).with_for_update())).one_or_none()
     if row is not None and row.state in ("stored", "damaged"):
         return _file(row)

@@ -31,7 +31,7 @@ def migrate(url: str, revision: str = "head") -> None:
     try:
         command.upgrade(config, revision)
     except (CommandError, DBAPIError, OSError, TimeoutError) as error:
-        reason = str(getattr(error, "orig", None) or error or type(error).__name__).partition("\n")[0]
+        reason = str(getattr(error, "orig", error)).partition("\n")[0] or type(error).__name__
         raise Unavailable("database", f"The database cannot be used: {reason}") from error
 
 

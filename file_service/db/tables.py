@@ -113,7 +113,9 @@ piece = sa.Table(
     metadata,
     sa.Column("file_id", sa.ForeignKey("file.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("client", sa.Text, primary_key=True),
-    sa.Column("bytes", sa.BigInteger, nullable=False, comment="delivered in ranges so far"),
+    sa.Column("start", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("stop", sa.BigInteger, nullable=False),
+    comment="what a client got in ranges so far: the bytes [start, stop)",
 )
 
 replica = sa.Table(

@@ -81,7 +81,7 @@ def retry_key(request: web.Request) -> str | None:
     field = ", ".join(fields).strip()
     quoted = QUOTED.fullmatch(field)
     value = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else field
-    if not KEY.fullmatch(value):
+    if not KEY.fullmatch(value) or (field.startswith('"') and not quoted):
         raise BadRequest("An Idempotency-Key has 1 to 255 visible ASCII characters.")
     return value
 

@@ -1,6 +1,6 @@
 """Answering with bytes that are known before they are read: whole, a range, several ranges, or why not."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from dataclasses import dataclass
 from secrets import token_hex
@@ -8,6 +8,7 @@ from secrets import token_hex
 from aiohttp import HttpVersion11, web
 
 from file_service.digests import wants
+from file_service.handlers.arrival import Arrival
 from file_service.handlers.conditions import (
     Facts,
     NotModified,
@@ -18,15 +19,16 @@ from file_service.handlers.conditions import (
     decide,
 )
 from file_service.handlers.keys import RULES
-from file_service.handlers.ranges import Byteranges, byteranges, content_range, unsatisfied_range
-from file_service.handlers.sending import Download, arrived, send
+from file_service.handlers.ranges import ByteRange, Byteranges, byteranges, content_range, unsatisfied_range
+from file_service.handlers.sending import Download, send
 from file_service.service.deliveries import Delivery
 
 VALIDATORS = ("ETag", "Last-Modified")
+Span = tuple[int, int]  # the bytes [start, stop)
 Reader = Callable[[int, int], AsyncGenerator[bytes, None]]  # the bytes [start, stop)
 
 
-def uncounted(_: int) -> AbstractAsyncContextManager[Delivery | None]:
+def uncounted(_: Sequence[Span]) -> AbstractAsyncContextManager[Delivery | None]:
     """The delivery of what may be downloaded as often as anybody likes."""
     return nullcontext(None)
 
@@ -35,14 +37,14 @@ def uncounted(_: int) -> AbstractAsyncContextManager[Delivery | None]:
 class Content:
     """What can be sent: `facts` for conditions and ranges, the `headers` of every answer with its bytes, its bytes.
 
-    `chunked` false makes whole answers say their length; `delivery` is entered with the number of bytes to be sent.
+    `chunked` false makes whole answers say their length; `delivery` is entered with the bytes to be sent.
     """
 
     facts: Facts
     headers: Mapping[str, str]
     read: Reader
     chunked: bool
-    delivery: Callable[[int], AbstractAsyncContextManager[Delivery | None]] = uncounted
+    delivery: Callable[[Sequence[Span]], AbstractAsyncContextManager[Delivery | None]] = uncounted
 
 
 async def answer_with(request: web.Request, content: Content) -> web.StreamResponse:
@@ -61,34 +63,27 @@ async def answer_with(request: web.Request, content: Content) -> web.StreamRespo
 
 async def _send(request: web.Request, content: Content, decision: Whole | Partial) -> web.StreamResponse:
     response = Download(status=200 if isinstance(decision, Whole) else 206, headers=content.headers)
-    match decision:
-        case Whole():
-            length, chunks = _whole(request, content, response)
-        case Partial(ranges=(only,)):
-            response.headers["Content-Range"] = content_range(only, content.facts.size)
-            response.content_length = length = only.length
-            chunks = content.read(only.start, only.stop)
-        case Partial(ranges=several):
-            layout = byteranges(several, content.facts.size, content.headers["Content-Type"], token_hex(16))
-            response.headers["Content-Type"] = layout.content_type
-            response.content_length = layout.length
-            length, chunks = sum(part.length for part in several), _parts(content.read, layout)
+    if isinstance(decision, Whole):
+        spans, chunks = [(0, content.facts.size)], _whole(request, content, response)
+    else:
+        spans, chunks = [(part.start, part.stop) for part in decision.ranges], _part(content, response, decision.ranges)
     if wants(request.headers.get("Want-Repr-Digest", "")) is False:
         response.headers.pop("Repr-Digest", None)
     if request.method == "HEAD":
         await response.prepare(request)
         return response
     idle = request.app[RULES].send_idle
-    async with aclosing(chunks), content.delivery(length) as delivery:
-        sent = await send(request, response, chunks, idle)
-        if delivery is not None:
-            delivery.done = sent and await arrived(request, idle)
+    async with aclosing(chunks), content.delivery(spans) as delivery:
+        if delivery is None:
+            await send(request, response, chunks, idle)
+            return response
+        with Arrival(request) as arrival:
+            await send(request, response, chunks, idle)
+            delivery.done = await arrival.complete(idle)
     return response
 
 
-def _whole(
-    request: web.Request, content: Content, response: web.StreamResponse
-) -> tuple[int, AsyncGenerator[bytes, None]]:
+def _whole(request: web.Request, content: Content, response: web.StreamResponse) -> AsyncGenerator[bytes, None]:
     """Chunked on HTTP/1.1 unless told otherwise; HTTP/1.0 knows no chunks, and HEAD tells the length anyway."""
     if content.chunked and request.version >= HttpVersion11 and request.method != "HEAD":
         response.enable_chunked_encoding()
@@ -97,7 +92,19 @@ def _whole(
     digest = content.headers.get("Repr-Digest")
     if digest and wants(request.headers.get("Want-Content-Digest", "")):
         response.headers["Content-Digest"] = digest
-    return content.facts.size, content.read(0, content.facts.size)
+    return content.read(0, content.facts.size)
+
+
+def _part(content: Content, response: web.StreamResponse, ranges: tuple[ByteRange, ...]) -> AsyncGenerator[bytes, None]:
+    size = content.facts.size
+    if len(ranges) == 1:
+        response.headers["Content-Range"] = content_range(ranges[0], size)
+        response.content_length = ranges[0].length
+        return content.read(ranges[0].start, ranges[0].stop)
+    layout = byteranges(ranges, size, content.headers["Content-Type"], token_hex(16))
+    response.headers["Content-Type"] = layout.content_type
+    response.content_length = layout.length
+    return _parts(content.read, layout)
 
 
 async def _parts(read: Reader, layout: Byteranges) -> AsyncGenerator[bytes, None]:

@@ -26,4 +26,5 @@ async def download(request: web.Request) -> web.StreamResponse:
 
 def client(request: web.Request) -> str:
     """Who the pieces of a download go to: an address and a program are as much as is known of a client."""
-    return sha256(f"{request.remote} {request.headers.get('User-Agent', '')}".encode()).hexdigest()
+    known = f"{request.remote} {request.headers.get('User-Agent', '')}"
+    return sha256(known.encode("utf-8", "surrogateescape")).hexdigest()

@@ -14,7 +14,9 @@ class Metrics:
         labels = ("method", "status")
         self._requests = Counter("file_service_requests", "requests answered", labels, registry=self.registry)
         self._seconds = Counter("file_service_request_seconds", "time spent on them", labels, registry=self.registry)
-        self._sent = Counter("file_service_sent_bytes", "bytes of streamed answers, headers included", registry=self.registry)
+        self._sent = Counter(
+            "file_service_sent_bytes", "bytes of streamed answers, headers included", registry=self.registry
+        )
         self._failures = Counter(
             "file_service_failures", "requests refused or failed", ("kind",), registry=self.registry
         )

@@ -14,7 +14,6 @@ from aiohttp import web
 from file_service.errors import ServiceError
 
 log = logging.getLogger(__name__)
-ARRIVAL = 0.02  # seconds between two looks at what is on its way
 TICKS = 4  # looks at the socket within one idle time
 
 
@@ -24,56 +23,44 @@ class Download(web.StreamResponse):
     _send_headers_immediately = False  # aiohttp does so for its own whole responses; one packet instead of two
 
 
-async def send(request: web.Request, response: web.StreamResponse, chunks: AsyncIterator[bytes], idle: float) -> bool:
-    """Send `chunks` as the body and say whether all went out; a body of one chunk is one packet, headers included.
+async def send(request: web.Request, response: web.StreamResponse, chunks: AsyncIterator[bytes], idle: float) -> None:
+    """Send `chunks` as the body; a body of one chunk is one packet, headers included.
 
-    What is wrong before the first chunk is raised, and can still be answered. What goes wrong after the headers ends in
-    a connection reset: some clients take a plain close inside a chunked body for its end (wget 1.21). A reader that
-    takes nothing for `idle` seconds is reset too.
+    What is wrong with the first two chunks is raised before the headers, and can still be answered. What goes wrong
+    after the headers ends in a connection reset and is raised too: some clients take a plain close inside a chunked
+    body for its end (wget 1.21). A reader that takes nothing for `idle` seconds is reset: ConnectionError.
     """
-    first = await anext(chunks, b"")
+    begin = [await anext(chunks, b""), await anext(chunks, b"")]
     try:
-        second = await anext(chunks, b"")
-        await response.prepare(request)
-        if second:
-            await _stream(request, response, (first, second), chunks, idle)
-            await response.write_eof()
-        else:
-            await response.write_eof(first)
-    except ConnectionError:
-        log.info("%s %s: the client left", request.method, request.rel_url.raw_path)
-        reset(request)
-    except ServiceError as error:
-        log.warning("%s %s: cut: %s", request.method, request.rel_url.raw_path, error.detail)
-        reset(request)
-    except BaseException:
+        with Watch(request, idle):
+            await response.prepare(request)
+            if begin[1]:
+                await _stream(response, begin, chunks)
+                await _flushed(request)
+            else:
+                await response.write_eof(begin[0])
+    except BaseException as error:
+        if isinstance(error, ServiceError):
+            log.warning("%s %s: cut: %s", request.method, request.rel_url.raw_path, error.detail)
         reset(request)
         raise
-    else:
-        return True
-    return False
 
 
-async def arrived(request: web.Request, idle: float) -> bool:
-    """Whether the peer acknowledges everything within `idle` seconds; False when the connection ends before."""
-    deadline = asyncio.get_running_loop().time() + idle
-    while unacknowledged(request) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110 - no event tells
-        await asyncio.sleep(ARRIVAL)
-    return request.transport is not None and not request.transport.is_closing() and not unacknowledged(request)
+async def _stream(response: web.StreamResponse, begin: list[bytes], chunks: AsyncIterator[bytes]) -> None:
+    while begin:
+        await response.write(begin.pop(0))  # not kept while the rest is sent
+    async for chunk in chunks:
+        await response.write(chunk)
+    await response.write_eof()
 
 
-async def _stream(
-    request: web.Request,
-    response: web.StreamResponse,
-    begin: tuple[bytes, ...],
-    chunks: AsyncIterator[bytes],
-    idle: float,
-) -> None:
-    with Watch(request, idle):
-        for chunk in begin:
-            await response.write(chunk)
-        async for chunk in chunks:
-            await response.write(chunk)
+async def _flushed(request: web.Request) -> None:
+    """Return when the kernel has all of it: nobody watches over what stays in our own buffer."""
+    if request.transport is not None:
+        request.transport.set_write_buffer_limits(0)
+        await request.writer.drain()
+    if request.transport is not None:
+        request.transport.set_write_buffer_limits()
 
 
 class Watch:

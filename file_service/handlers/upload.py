@@ -46,7 +46,7 @@ async def _raw(request: web.Request, path_name: str | None) -> Receipt:
         body(request, request.app[RULES].body_idle),
         expected=expected_digests(_joined(request, *DIGEST_FIELDS)),
         key=retry_key(request),
-        terms=files.agree(parse_terms(request.headers)),
+        terms=files.agree(parse_terms(_joined(request, *TERM_FIELDS.values()))),
     )
 
 
@@ -57,7 +57,7 @@ async def _form(request: web.Request) -> list[Receipt]:
     hashes = Hashes(expected)
     boundary = boundary_of(request.headers.get("Content-Type", ""))
     chunks = hashed(body(request, request.app[RULES].body_idle), hashes)
-    fields = {name: request.headers[name] for name in TERM_FIELDS.values() if name in request.headers}
+    fields = _joined(request, *TERM_FIELDS.values())
     async with files.batch(retry_key(request), files.agree(parse_terms(fields))) as batch:
         count = 0
         async for part in form_parts(chunks, boundary):
@@ -73,8 +73,8 @@ async def _part(part: FormPart, batch: Batch, fields: dict[str, str]) -> bool:
     """Take a part in when it is a file; browsers send an empty, nameless one for an input left empty."""
     field = parse_form_disposition(part.headers["content-disposition"])
     if not field.is_file or field.empty:
-        value = await part.read()
-        if field.field in TERM_FIELDS:
+        value = (await part.read()).strip()
+        if field.field in TERM_FIELDS and value:  # an input left empty asks for nothing
             fields[TERM_FIELDS[field.field]] = value.decode("ascii", "replace")
         return False
     expected = expected_digests({name: part.headers[name] for name in DIGEST_FIELDS if name in part.headers})

@@ -34,7 +34,6 @@ class Batch:
         self._stored: list[File] = []
         self._attempts: list[Attempt] = []
         self._received: list[tuple[Attempt, Received]] = []
-        self._unknown = False
 
     async def add(
         self, name: str | None, content_type: str, chunks: AsyncIterator[bytes], expected: Digests | None = None
@@ -67,12 +66,15 @@ class Batch:
         if self._received:
             await uncancelled(self._finish())
 
-    async def abort(self) -> None:
-        """Remove what the attempts left. When the outcome of the commit is unknown nothing is touched."""
+    async def abort(self, error: BaseException) -> None:
+        """Remove what the attempts left.
+
+        When the database is away nothing is touched: the commit may have succeeded, and nobody can be asked.
+        """
+        if isinstance(error, Unavailable) and error.part == "database":
+            self._service.given_up.update(self._attempts)
+            return
         for attempt in self._attempts:
-            if self._unknown:
-                self._service.given_up.add(attempt)
-                continue
             try:
                 dead = await self._service.files.give_up(attempt)
             except ServiceError:
@@ -102,17 +104,13 @@ class Batch:
             wait=wait_exponential_jitter(multiplier=0.1, max=1),
             reraise=True,
         )
-        try:
-            files: list[File] = await retrying(self._service.files.finish, results)
-        except Unavailable:
-            self._unknown = True
-            raise
+        files: list[File] = await retrying(self._service.files.finish, results)
         self.receipts = [Receipt(file, token) for file, token in zip(files, tokens, strict=True)]
 
 
 def token_hash(token: str) -> bytes:
     """What is kept of a delete token."""
-    return hashlib.sha256(token.encode()).digest()
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
 async def _same(stored: File, chunks: AsyncIterator[bytes], expected: Digests) -> None:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from file_service.db.deliveries import Deliveries
-from file_service.errors import Gone
+from file_service.db.deliveries import Deliveries, Span
+from file_service.errors import Gone, ServiceError
 from file_service.model import Attempt, File
 from file_service.service.files import FileService
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Delivery:
-    """A running download; whoever sends it says when all of it has arrived."""
+    """A running download of the bytes `spans`; whoever sends it says when all of them have arrived."""
 
+    id: UUID
+    file: File
+    client: str
+    spans: Sequence[Span]
     done: bool = False
 
 
@@ -27,24 +34,49 @@ class DeliveryService:
         self._deliveries = deliveries
         self._files = files
         self._owner = owner
+        self._unsettled: list[Delivery] = []  # ended ones that could not be recorded
 
     @asynccontextmanager
-    async def delivery(self, file: File, client: str, length: int) -> AsyncIterator[Delivery]:
-        """A download of `length` bytes by `client`; it counts when its `done` is set before the block ends.
+    async def delivery(self, file: File, client: str, spans: Sequence[Span]) -> AsyncIterator[Delivery]:
+        """A download of the bytes `spans` by `client`; it counts when its `done` is set before the block ends.
 
         A whole download is one by itself, the pieces of a client are one together. Raises `Gone` when the downloads
         are used up, or will be by those that run now. Only for a file that has `max_downloads`.
         """
-        delivery = Delivery()
-        id_, client = uuid4(), client if length < file.size else str(uuid4())
-        if not await self._deliveries.begin(id_, file.id, client, self._owner):
+        delivery = Delivery(uuid4(), file, str(uuid4()) if (0, file.size) in spans else client, spans)
+        try:
+            placed = await self._deliveries.begin(delivery.id, file.id, delivery.client, self._owner)
+        except ServiceError:
+            self._unsettled.append(delivery)  # the place may have been taken all the same
+            raise
+        if not placed:
             raise Gone
         try:
             yield delivery
-        except BaseException:
-            await self._deliveries.end(id_)
-            raise
+        finally:
+            await self._end(delivery)
+
+    async def settle(self) -> None:
+        """Record what could not be recorded when it ended; the sweep calls it."""
+        while self._unsettled:
+            delivery = self._unsettled.pop()
+            try:
+                await self._record(delivery)
+            except ServiceError:
+                self._unsettled.append(delivery)
+                raise
+
+    async def _end(self, delivery: Delivery) -> None:
+        try:
+            await self._record(delivery)
+        except ServiceError as error:  # the answer has gone out, and there can be no other
+            log.warning("file %s: a download is left to the sweep: %s", delivery.file.id, error.detail)
+            self._unsettled.append(delivery)
+
+    async def _record(self, delivery: Delivery) -> None:
+        """Count it, or give its place back. Repeatable."""
+        file, spans = delivery.file, delivery.spans
         if not delivery.done:
-            await self._deliveries.end(id_)
-        elif await self._deliveries.delivered(id_, file.id, client, length, file.size):
+            await self._deliveries.end(delivery.id)
+        elif await self._deliveries.delivered(delivery.id, file.id, delivery.client, spans, file.size):
             await self._files.discard(Attempt(file.id, file.attempt))

@@ -81,8 +81,8 @@ class FileService:
         try:
             yield batch
             await batch.close()
-        except BaseException:
-            await uncancelled(batch.abort())
+        except BaseException as error:
+            await uncancelled(batch.abort(error))
             raise
 
     def agree(self, asked: Terms) -> Terms:
@@ -111,10 +111,11 @@ class FileService:
                 async for chunk in chunks:
                     yield chunk
         except Damaged:
+            await self.get(file.id)  # one that was deleted or has expired meanwhile is not damaged
             log.critical("file %s: its bytes are missing or cut short in storage", file.id)
             await self.files.mark_damaged(attempt, damaged=True)
             raise
-        if file.damaged:
+        if file.damaged and stop in (None, file.size):  # only then the storage has seen that all of it is there
             await self.files.mark_damaged(attempt, damaged=False)
 
     async def page(self, limit: int, before: tuple[datetime, UUID] | None = None) -> Page:

@@ -7,7 +7,7 @@ it wants to become visible, and fails. Safe at any moment, on any number of repl
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -22,7 +22,7 @@ FORGET = 86_400.0  # seconds until the lease of a dead replica is dropped
 
 
 class Sweeper:
-    """The background work of one replica; all times are seconds."""
+    """The background work of one replica; all times are seconds. `settle` is work that others left for it."""
 
     def __init__(
         self,
@@ -32,7 +32,9 @@ class Sweeper:
         lease_time: float,
         interval: float,
         gone_retention: float = 604_800.0,
+        settle: Sequence[Callable[[], Awaitable[None]]] = (),
     ) -> None:
+        self._settle = settle
         self._gone_retention = gone_retention
         self._service = service
         self._replicas = replicas
@@ -60,6 +62,8 @@ class Sweeper:
     async def sweep(self) -> None:
         """Reclaim what failed and dead attempts left: bytes first, rows last."""
         files: Files = self._service.files
+        for settle in self._settle:
+            await settle()
         for attempt in list(self._service.given_up):
             if await files.give_up(attempt):
                 await self._service.discard(attempt)

@@ -65,9 +65,11 @@ def upgrade() -> None:
         "piece",
         sa.Column("file_id", sa.Uuid, nullable=False),
         sa.Column("client", sa.Text, nullable=False),
-        sa.Column("bytes", sa.BigInteger, nullable=False, comment="delivered in ranges so far"),
-        sa.PrimaryKeyConstraint("file_id", "client", name="pk_piece"),
+        sa.Column("start", sa.BigInteger, nullable=False),
+        sa.Column("stop", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("file_id", "client", "start", name="pk_piece"),
         sa.ForeignKeyConstraint(["file_id"], ["file.id"], name="fk_piece_file_id", ondelete="CASCADE"),
+        comment="what a client got in ranges so far: the bytes [start, stop)",
     )
     op.create_table(
         "replica",

@@ -131,7 +131,8 @@ class Postgres:
         """Let a frozen server go on."""
         if server := self._running():
             for pid in [*_children(server.pid), server.pid]:
-                os.kill(pid, signal.SIGCONT)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def url(self, database: str = "postgres") -> str:
         """The address of `database` for SQLAlchemy's asyncpg dialect."""

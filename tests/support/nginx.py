@@ -1,0 +1,68 @@
+"""nginx in front of a service, as the documentation has it: nothing buffered, HTTP/1.1 on both sides."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import free_port
+from tests.support.raw import connection
+
+START_SECONDS = 10.0
+CONFIG = """
+daemon off;
+pid {folder}/pid;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    upstream service {{ server 127.0.0.1:{upstream}; keepalive 1; }}
+    server {{
+        listen 127.0.0.1:{port};
+        client_max_body_size 0;
+        location / {{
+            proxy_pass http://service;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $http_host;
+            proxy_request_buffering off;
+            proxy_buffering off;
+        }}
+    }}
+}}
+"""
+
+
+@contextmanager
+def nginx_before(upstream: int, folder: Path) -> Iterator[str]:
+    """The URL of an nginx that passes everything on to the loopback port `upstream`; skips where there is no nginx."""
+    program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
+    if program is None:
+        pytest.skip("nginx is not installed")
+    port, log = free_port(), folder / "error.log"
+    (folder / "nginx.conf").write_text(CONFIG.format(folder=folder, port=port, upstream=upstream))
+    with subprocess.Popen([program, "-p", folder, "-e", log, "-c", folder / "nginx.conf"]) as nginx:
+        try:
+            yield _listening(f"http://127.0.0.1:{port}", log)
+        finally:
+            nginx.terminate()
+
+
+def _listening(url: str, log: Path) -> str:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            with connection(url, timeout=1):
+                return url
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"nginx did not start: {log.read_text()}") from None
+            time.sleep(0.02)

@@ -50,4 +50,5 @@ def supervise(settings: Settings) -> int:
                 workers[place] = subprocess.Popen(WORKER)
     for worker in workers:
         worker.terminate()
-    return max(worker.wait() for worker in workers)
+    codes = {worker.wait() for worker in workers}
+    return 0 if codes <= {0, -signal.SIGTERM} else COULD_NOT_START  # a worker that was still starting dies of SIGTERM

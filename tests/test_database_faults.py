@@ -515,8 +515,10 @@ async def test_a_foreign_lock_on_sqlite_is_503_for_writers_and_readers_go_on(
     async with aiohttp.ClientSession() as client:
         async with client.post(f"{url}/files", data=b"content") as got:
             id_ = await got.text()
-        with closing(sqlite3.connect(tmp_path / "data" / "file_service.db", isolation_level=None)) as foreign:
-            foreign.execute(f"BEGIN {mode}")
+        path = tmp_path / "data" / "file_service.db"
+        with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as foreign:
+            # In a thread, since the service may be in a transaction that goes on in this loop.
+            await asyncio.to_thread(foreign.execute, f"BEGIN {mode}")
             async with client.post(f"{url}/files", data=b"content") as got:
                 assert (got.status, int(got.headers["Retry-After"]) > 0) == (503, True)
             async with client.get(f"{url}/files/{id_}/") as got:

@@ -302,6 +302,14 @@ def listening(service: Service) -> set[int]:
     return {pid for pid, found in held.items() if any(each.status == "LISTEN" for each in found)}
 
 
+def test_workers_may_be_stopped_while_they_start(spawn: Spawn) -> None:
+    service = spawn(wait=False, workers=2)
+    eventually(lambda: len(worker_pids(service)) == 2, START)
+    workers = worker_pids(service)
+    assert service.terminate() == 0, service.output()
+    assert [pid for pid in workers if psutil.pid_exists(pid)] == []
+
+
 def test_workers_finish_what_runs(spawn: Spawn) -> None:
     service = spawn(workers=2, drain_timeout=DRAIN)
     upload = raw(CONTENT)

@@ -13,32 +13,36 @@ from file_service.db.files import VISIBLE
 from file_service.db.tables import clock, delivery, file, piece
 
 Span = tuple[int, int]  # the bytes [start, stop) of a file
-MAX_SPANS = 1000  # remembered of one client; one that asks for more holes than that is never done
+MAX_SPANS = 1000  # remembered of one client; one that leaves more holes than that is never done
 
 
 class Deliveries:
     """The tables `delivery` and `piece`.
 
     Every running download holds a place, and no more places are given than downloads are left, so that no two replicas
-    together can deliver too often. The pieces of one client share a place.
+    together can deliver too often. The pieces of one client share a place, that of its whole download if there is one:
+    clients with several connections begin with a whole download, and those that were cut go on with a piece.
     """
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    async def begin(self, id_: UUID, file_id: UUID, client: str, owner: UUID) -> bool:
-        """Take a place for `client`; False when none is left."""
+    async def begin(self, id_: UUID, file_id: UUID, client: str, owner: UUID, *, whole: bool) -> bool:
+        """Take a place for `client`, one of its own for a whole download; False when none is left."""
+        place = str(id_) if whole else client
+        others = sa.select(sa.func.count(delivery.c.place.distinct())).where(delivery.c.file_id == file_id)
+        if not whole:
+            others = others.where(delivery.c.client != client)
 
         async def work(connection: AsyncConnection) -> bool:
             row = (
                 await connection.execute(sa.select(file).where(file.c.id == file_id, VISIBLE).with_for_update())
             ).first()
-            others = sa.select(sa.func.count(delivery.c.client.distinct())).where(
-                delivery.c.file_id == file_id, delivery.c.client != client
-            )
             if row is None or row.downloads + int(await connection.scalar(others) or 0) >= row.max_downloads:
                 return False
-            await connection.execute(delivery.insert().values(id=id_, file_id=file_id, client=client, owner=owner))
+            await connection.execute(
+                delivery.insert().values(id=id_, file_id=file_id, client=client, place=place, owner=owner)
+            )
             return True
 
         return await self._db.write(work)
@@ -48,9 +52,9 @@ class Deliveries:
         await self._db.execute(delivery.delete().where(delivery.c.id == id_))
 
     async def delivered(self, id_: UUID, file_id: UUID, client: str, spans: Sequence[Span], size: int) -> bool:
-        """These bytes of the file's `size` went out; True when that used the file's downloads up. Repeatable.
+        """These bytes of the file's `size` arrived; True when that used the file's downloads up. Repeatable.
 
-        A client that got every byte in pieces has downloaded the file once.
+        A client that got every byte, at once or in pieces, has downloaded the file once.
         """
 
         async def work(connection: AsyncConnection) -> bool:
@@ -71,9 +75,7 @@ class Deliveries:
 
 
 async def _whole(connection: AsyncConnection, file_id: UUID, client: str, spans: Sequence[Span], size: int) -> bool:
-    """Whether these bytes make a whole download; the pieces of a client are remembered until they do."""
-    if (0, size) in spans:
-        return True
+    """Whether the client has got every byte with these; until then its pieces are remembered."""
     mine = sa.and_(piece.c.file_id == file_id, piece.c.client == client)
     before = (await connection.execute(sa.select(piece.c.start, piece.c.stop).where(mine))).all()
     together = merged([*spans, *((row.start, row.stop) for row in before)])

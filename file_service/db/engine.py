@@ -83,8 +83,8 @@ async def connected(url: str, *, pool_size: int, timeout: float, durable: bool) 
     """A `Database` on `url`, `Unavailable` after `timeout` seconds when it hangs or its connections are all taken."""
     address = make_url(url)
     engine = _engine(address, pool_size, timeout, durable)
-    # A connection of its own, that writes nothing, sees every commit of the others.
-    watcher = sqlite3.connect(address.database or "") if engine.dialect.name == "sqlite" else None
+    # A connection of its own, that writes nothing, sees every commit of the others; asked on the loop, it never waits.
+    watcher = sqlite3.connect(address.database or "", timeout=0) if engine.dialect.name == "sqlite" else None
     try:
         yield Database(engine, watcher)
     finally:

@@ -103,7 +103,8 @@ delivery = sa.Table(
     metadata,
     sa.Column("id", sa.Uuid, primary_key=True),
     sa.Column("file_id", sa.ForeignKey("file.id", ondelete="CASCADE"), nullable=False, index=True),
-    sa.Column("client", sa.Text, nullable=False, comment="the pieces of one client are one download"),
+    sa.Column("client", sa.Text, nullable=False),
+    sa.Column("place", sa.Text, nullable=False, comment="shared by the pieces of one client"),
     sa.Column("owner", sa.Uuid, nullable=False, comment="the replica that sends it"),
     comment="running downloads of files that may be downloaded only so often",
 )
@@ -115,7 +116,7 @@ piece = sa.Table(
     sa.Column("client", sa.Text, primary_key=True),
     sa.Column("start", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("stop", sa.BigInteger, nullable=False),
-    comment="what a client got in ranges so far: the bytes [start, stop)",
+    comment="what a client has got so far: the bytes [start, stop)",
 )
 
 replica = sa.Table(

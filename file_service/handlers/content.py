@@ -1,14 +1,15 @@
 """Answering with bytes that are known before they are read: whole, a range, several ranges, or why not."""
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from secrets import token_hex
+from typing import TypeVar
 
 from aiohttp import HttpVersion11, web
 
 from file_service.digests import wants
-from file_service.handlers.arrival import Arrival
+from file_service.handlers.arrival import Arrival, Marked
 from file_service.handlers.conditions import (
     Facts,
     NotModified,
@@ -26,25 +27,23 @@ from file_service.service.deliveries import Delivery
 VALIDATORS = ("ETag", "Last-Modified")
 Span = tuple[int, int]  # the bytes [start, stop)
 Reader = Callable[[int, int], AsyncGenerator[bytes, None]]  # the bytes [start, stop)
-
-
-def uncounted(_: Sequence[Span]) -> AbstractAsyncContextManager[Delivery | None]:
-    """The delivery of what may be downloaded as often as anybody likes."""
-    return nullcontext(None)
+Deliver = Callable[[Sequence[Span]], AbstractAsyncContextManager[Delivery]]
+Response = TypeVar("Response", bound=Download)
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
     """What can be sent: `facts` for conditions and ranges, the `headers` of every answer with its bytes, its bytes.
 
-    `chunked` false makes whole answers say their length; `delivery` is entered with the bytes to be sent.
+    `chunked` false makes whole answers say their length; `delivery`, where downloads are counted, is
+    entered with the bytes to be sent.
     """
 
     facts: Facts
     headers: Mapping[str, str]
     read: Reader
     chunked: bool
-    delivery: Callable[[Sequence[Span]], AbstractAsyncContextManager[Delivery | None]] = uncounted
+    delivery: Deliver | None = None
 
 
 async def answer_with(request: web.Request, content: Content) -> web.StreamResponse:
@@ -62,25 +61,46 @@ async def answer_with(request: web.Request, content: Content) -> web.StreamRespo
 
 
 async def _send(request: web.Request, content: Content, decision: Whole | Partial) -> web.StreamResponse:
-    response = Download(status=200 if isinstance(decision, Whole) else 206, headers=content.headers)
-    if isinstance(decision, Whole):
-        spans, chunks = [(0, content.facts.size)], _whole(request, content, response)
-    else:
-        spans, chunks = [(part.start, part.stop) for part in decision.ranges], _part(content, response, decision.ranges)
-    if wants(request.headers.get("Want-Repr-Digest", "")) is False:
-        response.headers.pop("Repr-Digest", None)
+    if content.delivery is not None and request.method != "HEAD":
+        return await _counted(request, content, decision, content.delivery)
+    response, _, chunks = _laid_out(Download, request, content, decision)
     if request.method == "HEAD":
         await response.prepare(request)
         return response
-    idle = request.app[RULES].send_idle
-    async with aclosing(chunks), content.delivery(spans) as delivery:
-        if delivery is None:
-            await send(request, response, chunks, idle)
-            return response
-        with Arrival(request) as arrival:
-            await send(request, response, chunks, idle)
-            delivery.done = await arrival.complete(idle)
+    async with aclosing(chunks):
+        await send(request, response, chunks, request.app[RULES].send_idle)
     return response
+
+
+async def _counted(
+    request: web.Request, content: Content, decision: Whole | Partial, delivery_of: Deliver
+) -> web.StreamResponse:
+    idle = request.app[RULES].send_idle
+    response, spans, chunks = _laid_out(Marked, request, content, decision)
+    async with aclosing(chunks), delivery_of(spans) as delivery:
+        with Arrival(request) as arrival:
+            try:
+                await send(request, response, chunks, idle)
+                await arrival.completed(idle)
+            finally:
+                delivery.arrived = arrival.of(spans, response)
+    return response
+
+
+def _laid_out(
+    kind: type[Response], request: web.Request, content: Content, decision: Whole | Partial
+) -> tuple[Response, Sequence[Span], AsyncGenerator[bytes, None]]:
+    """The answer with its headers, which bytes of the content are in its body, and the body."""
+    response = kind(status=200 if isinstance(decision, Whole) else 206, headers=content.headers)
+    digest = content.headers.get("Repr-Digest")
+    if digest and wants(request.headers.get("Want-Repr-Digest", "")) is False:
+        del response.headers["Repr-Digest"]
+    if isinstance(decision, Partial):
+        spans = [(part.start, part.stop) for part in decision.ranges]
+        return response, spans, _part(content, response, decision.ranges)
+    if digest and wants(request.headers.get("Want-Content-Digest", "")):
+        response.headers["Content-Digest"] = digest
+    return response, [(0, content.facts.size)], _whole(request, content, response)
 
 
 def _whole(request: web.Request, content: Content, response: web.StreamResponse) -> AsyncGenerator[bytes, None]:
@@ -89,9 +109,6 @@ def _whole(request: web.Request, content: Content, response: web.StreamResponse)
         response.enable_chunked_encoding()
     else:
         response.content_length = content.facts.size
-    digest = content.headers.get("Repr-Digest")
-    if digest and wants(request.headers.get("Want-Content-Digest", "")):
-        response.headers["Content-Digest"] = digest
     return content.read(0, content.facts.size)
 
 

@@ -1,11 +1,12 @@
 """The door out: GET and HEAD /files/{id}/."""
 
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 
 from aiohttp import web
 
-from file_service.handlers.content import Content, answer_with, uncounted
+from file_service.handlers.content import Content, answer_with
 from file_service.handlers.files import file_id
 from file_service.handlers.keys import DELIVERIES, FILES, RULES
 from file_service.handlers.representation import described
@@ -16,12 +17,10 @@ async def download(request: web.Request) -> web.StreamResponse:
     service = request.app[FILES]
     file = await service.get(file_id(request))
     facts, headers = described(file, "inline" in request.query)
-    delivery = uncounted
+    content = Content(facts, headers, partial(service.read, file), request.app[RULES].chunked)
     if file.max_downloads is not None:
-        delivery = partial(request.app[DELIVERIES].delivery, file, client(request))
-    return await answer_with(
-        request, Content(facts, headers, partial(service.read, file), request.app[RULES].chunked, delivery)
-    )
+        content = replace(content, delivery=partial(request.app[DELIVERIES].delivery, file, client(request)))
+    return await answer_with(request, content)
 
 
 def client(request: web.Request) -> str:

@@ -75,7 +75,8 @@ async def answering(request: web.Request, handler: Handler) -> web.StreamRespons
         seconds, size = loop.time() - start, request.writer.output_size
         request.app[METRICS].answered(request.method, status, seconds, size)
         if log.isEnabledFor(logging.INFO):
-            log.info("%s %s %s %d %d %.3f", request.remote, request.method, _printable(request), status, size, seconds)
+            who = request.remote or "-"  # nobody knows it any more once the client has left
+            log.info("%s %s %s %d %d %.3f", who, request.method, _printable(request), status, size, seconds)
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -18,13 +18,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Delivery:
-    """A running download of the bytes `spans`; whoever sends it says when all of them have arrived."""
+    """A running download; whoever sends it says which bytes of the file have `arrived`."""
 
     id: UUID
     file: File
     client: str
-    spans: Sequence[Span]
-    done: bool = False
+    arrived: Sequence[Span] = ()
 
 
 class DeliveryService:
@@ -38,14 +37,15 @@ class DeliveryService:
 
     @asynccontextmanager
     async def delivery(self, file: File, client: str, spans: Sequence[Span]) -> AsyncIterator[Delivery]:
-        """A download of the bytes `spans` by `client`; it counts when its `done` is set before the block ends.
+        """A download of the bytes `spans` by `client`; what has `arrived` when the block ends is what counts.
 
         A whole download is one by itself, the pieces of a client are one together. Raises `Gone` when the downloads
         are used up, or will be by those that run now. Only for a file that has `max_downloads`.
         """
-        delivery = Delivery(uuid4(), file, str(uuid4()) if (0, file.size) in spans else client, spans)
+        delivery = Delivery(uuid4(), file, client)
+        whole = (0, file.size) in spans
         try:
-            placed = await self._deliveries.begin(delivery.id, file.id, delivery.client, self._owner)
+            placed = await self._deliveries.begin(delivery.id, file.id, client, self._owner, whole=whole)
         except ServiceError:
             self._unsettled.append(delivery)  # the place may have been taken all the same
             raise
@@ -75,8 +75,8 @@ class DeliveryService:
 
     async def _record(self, delivery: Delivery) -> None:
         """Count it, or give its place back. Repeatable."""
-        file, spans = delivery.file, delivery.spans
-        if not delivery.done:
+        file = delivery.file
+        if not delivery.arrived:
             await self._deliveries.end(delivery.id)
-        elif await self._deliveries.delivered(delivery.id, file.id, delivery.client, spans, file.size):
+        elif await self._deliveries.delivered(delivery.id, file.id, delivery.client, delivery.arrived, file.size):
             await self._files.discard(Attempt(file.id, file.attempt))

@@ -54,7 +54,8 @@ def upgrade() -> None:
         "delivery",
         sa.Column("id", sa.Uuid, nullable=False),
         sa.Column("file_id", sa.Uuid, nullable=False),
-        sa.Column("client", sa.Text, nullable=False, comment="the pieces of one client are one download"),
+        sa.Column("client", sa.Text, nullable=False),
+        sa.Column("place", sa.Text, nullable=False, comment="shared by the pieces of one client"),
         sa.Column("owner", sa.Uuid, nullable=False, comment="the replica that sends it"),
         sa.PrimaryKeyConstraint("id", name="pk_delivery"),
         sa.ForeignKeyConstraint(["file_id"], ["file.id"], name="fk_delivery_file_id", ondelete="CASCADE"),
@@ -69,7 +70,7 @@ def upgrade() -> None:
         sa.Column("stop", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("file_id", "client", "start", name="pk_piece"),
         sa.ForeignKeyConstraint(["file_id"], ["file.id"], name="fk_piece_file_id", ondelete="CASCADE"),
-        comment="what a client got in ranges so far: the bytes [start, stop)",
+        comment="what a client has got so far: the bytes [start, stop)",
     )
     op.create_table(
         "replica",

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
@@ -391,18 +390,24 @@ def state(store: Store, id_: str) -> str:
     return row.state
 
 
-LOSSES: dict[str, Callable[[Path], Any]] = {
-    "missing": lambda path: path.unlink(),
+def make_a_folder(path: Path) -> None:
+    """Put a folder in the file's place."""
+    path.unlink()
+    path.mkdir()
+
+
+LOSSES: dict[str, Callable[[Path], object]] = {
+    "missing": Path.unlink,
     "cut by a byte": lambda path: path.write_bytes(path.read_bytes()[:-1]),
     "empty": lambda path: path.write_bytes(b""),
-    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a folder": make_a_folder,
 }
 
 
 @pytest.mark.parametrize("content", [b"small", CONTENT], ids=["small", "large"])
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_a_file_that_storage_lost_is_500_until_it_is_back(
-    lossy: Store, loss: Callable[[Path], Any], content: bytes
+    lossy: Store, loss: Callable[[Path], object], content: bytes
 ) -> None:
     id_ = stored(lossy.send(raw(content)))
     assert ask(lossy.url, id_).body == content

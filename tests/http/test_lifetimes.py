@@ -5,10 +5,9 @@ import json
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from hashlib import sha256
@@ -24,7 +23,7 @@ from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres import Postgres
 from tests.support.process import Service
 from tests.support.raw import Answer, connection, exchange, read_answer, reset
-from tests.support.store import Store, eventually, refused, stored
+from tests.support.store import COLUMNS, Store, eventually, refused, stored
 
 MIB = 1 << 20
 CONTENT = Random(0).randbytes(1000)
@@ -34,16 +33,17 @@ SETTINGS = {"sweep_interval": 0.1, "lease_time": 0.5, "drain_timeout": 0}
 Spawn = Callable[..., Service]
 
 
-@dataclass
 class Site:
-    """A service and its database."""
+    """A service and its database: `sql` gives rows as text, columns parted by `|`."""
 
-    store: Store
-    sql: Callable[[str], list[str]]
+    def __init__(self, service: Service, sql: Callable[[str], list[str]]) -> None:
+        self.service = service
+        self.url = service.url
+        self.sql = sql
+        self.store = Store(service, self._rows)
 
-    @property
-    def url(self) -> str:
-        return self.store.url
+    def _rows(self) -> list[tuple[str, str, str]]:
+        return [(id_, attempt, state) for id_, attempt, state in (line.split("|") for line in self.sql(COLUMNS))]
 
     def keep(self, content: bytes, *lines: bytes) -> str:
         """Store a file; its id."""
@@ -51,9 +51,8 @@ class Site:
 
     def column(self, id_: str, name: str) -> str:
         """A column of a file's row; empty when there is no row."""
-        found = (
-            f"WHERE replace(CAST(id AS text), '-', '') = '{UUID(id_).hex}'"  # text in one database, uuid in the other
-        )
+        # Text in the one database, a UUID in the other.
+        found = f"WHERE replace(CAST(id AS text), '-', '') = '{UUID(id_).hex}'"
         return "".join(self.sql(f"SELECT {name} FROM file {found}"))  # noqa: S608 - both are the tests' own
 
     def state(self, id_: str) -> str:
@@ -65,27 +64,29 @@ class Site:
     def bytes_of(self, id_: str) -> Path:
         """The place of a file's bytes."""
         key = UUID(self.column(id_, "attempt")).hex
-        return self.store.service.data_dir / "objects" / key[:2] / key[2:4] / key
+        return self.service.data_dir / "objects" / key[:2] / key[2:4] / key
 
     def running(self) -> int:
         """How many places downloads hold."""
         return int(self.sql("SELECT count(*) FROM delivery")[0])
 
 
-def query_sqlite(folder: Path, statement: str) -> list[str]:
-    with closing(sqlite3.connect(folder / "file_service.db", timeout=10)) as database, database:
-        return ["|".join(map(str, row)) for row in database.execute(statement)]
+def on_sqlite(service: Service) -> Site:
+    def sql(statement: str) -> list[str]:
+        with closing(sqlite3.connect(service.data_dir / "file_service.db", timeout=10)) as database, database:
+            return ["|".join(map(str, row)) for row in database.execute(statement)]
+
+    return Site(service, sql)
 
 
-def lines_of(text: str) -> list[str]:
-    return text.splitlines()
+def on_postgres(service: Service, server: Postgres, name: str) -> Site:
+    return Site(service, lambda statement: server.sql(statement, name).splitlines())
 
 
 @pytest.fixture(scope="module")
 def _sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder = tmp_path_factory.mktemp("lifetimes")
-    service = Service({"data_dir": folder, **SETTINGS}).start()
-    yield Site(Store(service), lambda statement: query_sqlite(folder, statement))
+    service = Service({"data_dir": tmp_path_factory.mktemp("lifetimes"), **SETTINGS}).start()
+    yield on_sqlite(service)
     assert service.terminate() == 0
 
 
@@ -95,7 +96,7 @@ def _postgresql(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) ->
     settings = {"data_dir": tmp_path_factory.mktemp("lifetimes"), **SETTINGS}
     settings["database_url"] = postgres.create_database(name, template="template")
     service = Service(settings).start()
-    yield Site(Store(service), lambda statement: lines_of(postgres.sql(statement, name)))
+    yield on_postgres(service, postgres, name)
     assert service.terminate() == 0
     postgres.drop_database(name)
 
@@ -104,21 +105,19 @@ def _postgresql(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) ->
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     """A service that sweeps all the time; afterwards nothing may be wrong in its log, and no download held a place."""
     shared: Site = request.getfixturevalue(f"_{request.param}")
-    site = Site(Store(shared.store.service), shared.sql)
+    site = Site(shared.service, shared.sql)
     yield site
     eventually(lambda: site.running() == 0)
     assert site.store.complaints() == ""
 
 
 @pytest.fixture
-def two(spawn: Spawn, postgres: Postgres, tmp_path: Path) -> Iterator[tuple[Site, Site]]:
+def two(spawn: Spawn, postgres: Postgres) -> Iterator[tuple[Site, Site]]:
     """Two services over one PostgreSQL and one folder."""
     name = f"t{uuid4().hex}"
     url = postgres.create_database(name, template="template")
     services = [spawn(database_url=url, **SETTINGS) for _ in range(2)]
-    one, other = (
-        Site(Store(service), lambda statement: lines_of(postgres.sql(statement, name))) for service in services
-    )
+    one, other = (on_postgres(service, postgres, name) for service in services)
     yield one, other
     for service in services:
         service.kill()
@@ -207,7 +206,7 @@ def test_a_field_that_makes_no_sense_stores_nothing(store: Store, first: bool, n
 
 
 @pytest.mark.parametrize(
-    ("settings", "asked", "given"),
+    ("chosen", "asked", "given"),
     [
         ({"default_expiry": 50}, None, 50),
         ({"default_expiry": 50}, b"100", 100),
@@ -219,9 +218,9 @@ def test_a_field_that_makes_no_sense_stores_nothing(store: Store, first: bool, n
     ],
 )
 async def test_the_settings_say_how_long_at_most_and_by_default(
-    serve: Callable[..., asyncio.Future[str]], settings: dict[str, float], asked: bytes | None, given: int | None
+    serve: Callable[..., Awaitable[str]], chosen: dict[str, float], asked: bytes | None, given: int | None
 ) -> None:
-    url = await serve(**settings)
+    url = await serve(**chosen)
     for door in DOORS.values():
         lines = [b"Expect: 100-continue"] + ([b"Expires-In: " + asked] if asked else [])
         if given is None:
@@ -243,7 +242,7 @@ async def test_the_settings_say_how_long_at_most_and_by_default(
 def test_a_file_expires_by_itself_and_is_forgotten_later(spawn: Spawn) -> None:
     """By the second, whenever the sweep comes; 410 while anything is known of it, then 404."""
     service = spawn(sweep_interval=0.05, gone_retention=1)
-    site = Site(Store(service), lambda statement: query_sqlite(service.data_dir, statement))
+    site = on_sqlite(service)
     id_ = site.keep(CONTENT, b"Expires-In: 1")
     start = time.monotonic()
     assert ask(site.url, id_).body == CONTENT
@@ -261,8 +260,8 @@ def test_a_file_expires_by_itself_and_is_forgotten_later(spawn: Spawn) -> None:
     assert site.store.complaints() == ""
 
 
-def test_a_file_that_expired_is_gone_before_any_sweep(spawn: Spawn, tmp_path: Path) -> None:
-    site = Site(Store(spawn(sweep_interval=3600)), lambda statement: query_sqlite(tmp_path / "data", statement))
+def test_a_file_that_expired_is_gone_before_any_sweep(spawn: Spawn) -> None:
+    site = on_sqlite(spawn(sweep_interval=3600))
     key = b'Idempotency-Key: "key"'
     id_, other = site.keep(CONTENT, b"Expires-In: 1", key), site.keep(CONTENT)
     assert site.keep(CONTENT, key) == id_
@@ -277,10 +276,8 @@ def test_a_file_that_expired_is_gone_before_any_sweep(spawn: Spawn, tmp_path: Pa
     assert (ask(site.url, id_).status, ask(site.url, again).status) == (410, 200)
 
 
-def test_the_bytes_go_before_the_row_does(spawn: Spawn, tmp_path: Path) -> None:
-    site = Site(
-        Store(spawn(**SETTINGS, gone_retention=0)), lambda statement: query_sqlite(tmp_path / "data", statement)
-    )
+def test_the_bytes_go_before_the_row_does(spawn: Spawn) -> None:
+    site = on_sqlite(spawn(**SETTINGS, gone_retention=0))
     id_ = site.keep(CONTENT, b"Expires-In: 1")
     path = site.bytes_of(id_)
     path.unlink()
@@ -295,18 +292,11 @@ def test_the_bytes_go_before_the_row_does(spawn: Spawn, tmp_path: Path) -> None:
 
 
 def slow_reader(stack: ExitStack, url: str, message: bytes) -> socket.socket:
-    """A connection that asked, and reads so little that most of a large answer still waits in the service."""
+    """A connection that asked, and reads nothing yet: most of a large answer still waits in the service."""
     sock = stack.enter_context(connection(url))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.sendall(message)
     assert sock.recv(1, socket.MSG_PEEK)
     return sock
-
-
-def go_on(sock: socket.socket) -> Answer:
-    """Read the rest of an answer, faster."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MIB)
-    return take(read_to_end(sock))[0]
 
 
 def test_a_download_that_runs_when_its_file_expires_is_whole_or_cut(site: Site) -> None:
@@ -318,7 +308,7 @@ def test_a_download_that_runs_when_its_file_expires_is_whole_or_cut(site: Site) 
         assert ask(site.url, id_).status == 410
         for sock in running:
             try:
-                assert go_on(sock).body == BIG
+                assert take(read_to_end(sock))[0].body == BIG
             except (Cut, ConnectionResetError):
                 continue
 
@@ -366,7 +356,7 @@ def test_a_client_that_closes_after_its_last_byte_has_downloaded_the_file(site: 
         id_ = site.keep(BIG[:size], b"Max-Downloads: 1")
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-            sock.connect(("127.0.0.1", site.store.service.port))
+            sock.connect(("127.0.0.1", site.service.port))
             sock.sendall(get(id_, version=version))
             end = BIG[size - 100 : size] + (b"\r\n0\r\n\r\n" if version == b"1.1" else b"")
             data = b""
@@ -410,6 +400,37 @@ def test_a_cut_download_uses_nothing_up(site: Site, lines: tuple[bytes, ...]) ->
     assert ask(site.url, id_).status == 410
 
 
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_a_download_that_was_cut_and_resumed_counts_once(site: Site, version: bytes) -> None:
+    id_ = site.keep(BIG, b"Max-Downloads: 2")
+    for _ in range(2):
+        offset = 0
+        for pieces in (3, 10):
+            lines = [b"Range: bytes=%d-" % offset] if offset else []
+            with connection(site.url) as sock:
+                sock.sendall(get(id_, *lines, version=version))
+                data = b"".join(sock.recv(100_000) for _ in range(pieces))
+            with pytest.raises(Cut) as cut:
+                take(data)
+            offset += len(cut.value.content)
+        # The service may not have noticed yet that the client left.
+        assert ask(site.url, id_, b"Range: bytes=%d-" % offset).body == BIG[offset:]
+        eventually(lambda: site.running() == 0)
+    assert site.downloads(id_) == 2
+    assert site.state(id_) == "gone"
+
+
+def test_an_answer_of_one_chunk_that_was_not_read_to_its_end_uses_nothing_up(site: Site) -> None:
+    id_ = site.keep(BIG[:100_000], b"Max-Downloads: 1")
+    for _ in range(5):
+        with connection(site.url) as sock:
+            sock.sendall(get(id_))
+            eventually(lambda: bool(sock.recv(1, socket.MSG_PEEK)))
+            reset(sock)
+        eventually(lambda: site.running() == 0)
+    assert site.downloads(id_) == 0
+
+
 AGENTS = (b"User-Agent: one", b"User-Agent: other")
 
 
@@ -446,7 +467,7 @@ def test_pieces_of_one_client_share_a_place_that_others_do_not_get(site: Site) -
         assert ask(site.url, id_, AGENTS[1], b"Range: bytes=5-9").status == 410
         assert ask(site.url, id_, AGENTS[0]).status == 410  # a whole download is one by itself
         assert ask(site.url, id_, method=b"HEAD").status == 200
-        assert go_on(sock).body == BIG[1:]
+        assert take(read_to_end(sock))[0].body == BIG[1:]
     eventually(lambda: site.running() == 0)
     assert ask(site.url, id_, AGENTS[1], b"Range: bytes=5-9").status == 206
     assert ask(site.url, id_, AGENTS[0], b"Range: bytes=0-0").status == 206
@@ -531,7 +552,7 @@ def test_the_place_of_a_killed_replica_is_free_after_its_lease(two: tuple[Site, 
     id_ = killed.keep(BIG, b"Max-Downloads: 1")
     with ExitStack() as stack:
         slow_reader(stack, killed.url, get(id_))
-        killed.store.service.kill()
+        killed.service.kill()
         assert ask(other.url, id_).status == 410
         assert other.running() == 1
         eventually(lambda: other.running() == 0, 4)
@@ -541,9 +562,9 @@ def test_the_place_of_a_killed_replica_is_free_after_its_lease(two: tuple[Site, 
     assert "Traceback" not in other.store.log()
 
 
-def test_a_service_that_was_killed_gives_the_place_back_itself(spawn: Spawn, tmp_path: Path) -> None:
+def test_a_service_that_was_killed_gives_the_place_back_itself(spawn: Spawn) -> None:
     service = spawn(**SETTINGS)
-    site = Site(Store(service), lambda statement: query_sqlite(tmp_path / "data", statement))
+    site = on_sqlite(service)
     id_ = site.keep(BIG, b"Max-Downloads: 1")
     with ExitStack() as stack:
         slow_reader(stack, site.url, get(id_))
@@ -562,13 +583,12 @@ async def test_a_download_that_ends_without_a_database_is_recorded_later(
     url = postgres.create_database(name, template="template")
     async with FaultProxy(postgres.port) as proxy:
         service = await asyncio.to_thread(spawn, database_url=proxy.url(url), database_timeout=0.5, **SETTINGS)
-        site = Site(Store(service), lambda statement: lines_of(postgres.sql(statement, name)))
+        site = on_postgres(service, postgres, name)
         id_ = await asyncio.to_thread(site.keep, BIG, b"Max-Downloads: 1")
         with ExitStack() as stack:
             sock = await asyncio.to_thread(slow_reader, stack, site.url, get(id_))
             proxy.down()
             if whole:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MIB)
                 assert (await asyncio.to_thread(read_answer, sock)).status == 200
                 left = "a download is left to the sweep"
                 await asyncio.to_thread(eventually, lambda: left in site.store.log(), 5)
@@ -657,12 +677,10 @@ def test_a_repeated_upload_comes_with_a_new_token(site: Site) -> None:
 def test_of_a_token_only_the_hash_is_kept(site: Site) -> None:
     answer = site.store.send(raw(CONTENT))
     id_, token = stored(answer), answer.headers["delete-token"]
-    kept = (
-        "encode(delete_token, 'hex')" if "database_url" in site.store.service.settings else "lower(hex(delete_token))"
-    )
+    kept = "encode(delete_token, 'hex')" if "database_url" in site.service.settings else "lower(hex(delete_token))"
     assert site.column(id_, kept) == sha256(token.encode()).hexdigest()
     ask(site.url, id_, b"Delete-Token: " + token.encode() + b"x", method=b"DELETE")
     ask(site.url, id_, b"Delete-Token: " + token.encode(), method=b"DELETE")
     assert token not in site.store.log()
-    for path in site.store.service.data_dir.rglob("*"):
+    for path in site.service.data_dir.rglob("*"):
         assert not path.is_file() or token.encode() not in path.read_bytes()

@@ -1,4 +1,4 @@
-"""Ranges over the wire: which bytes come, in which answer, at which cost, and how a transfer ends that stalls or breaks."""
+"""Ranges over the wire: which bytes come, in which answer, at which cost, and what a slow or broken one becomes."""
 
 import socket
 import sqlite3

@@ -185,7 +185,7 @@ def test_a_file_without_a_name_has_its_id_for_one(store: Store, door: Door) -> N
         (b'Content-Disposition: attachment; filename="foo-\xc3\xa4.txt"', "foo-ä.txt"),
         (rb'Content-Disposition: attachment; filename="\"quoted\".txt"', '"quoted".txt'),
         (rb'Content-Disposition: attachment; filename="C:\Users\me\f.txt"', "f.txt"),
-        (b"Content-Disposition: attachment; filename*0=\"it's\"; filename*1=.txt", "it's.txt"),
+        (b'Content-Disposition: attachment; filename*0="it\'s"; filename*1=.txt', "it's.txt"),
         (b'Content-Disposition: filename="no type.txt"', "no type.txt"),
         (b'Content-Disposition: form-data; name="file"; filename="from a form.txt"', "from a form.txt"),
     ],
@@ -217,7 +217,8 @@ def test_a_disposition_without_a_name_leaves_the_paths(store: Store, value: byte
 def test_a_disposition_that_cannot_be_read_is_refused_and_explained(
     store: Store, method: bytes, lines: list[bytes]
 ) -> None:
-    detail = refused(store.send(request(*method.split(), lines, b"hello")), 400)
+    verb, path = method.split()
+    detail = refused(store.send(request(verb, path, lines, b"hello")), 400)
     assert "Content-Disposition" in detail
     store.holds()
 
@@ -295,8 +296,9 @@ def test_stored_bytes_are_their_owners_alone(store: Store, door: Door) -> None:
 
 @pytest.mark.parametrize("method", [b"POST /files", b"PUT /files/n"])
 def test_a_body_of_no_known_length_is_411(store: Store, method: bytes) -> None:
-    refused(store.send(request(*method.split())), 411)
-    refused(store.send(request(*method.split(), [b"Expect: 100-continue"])), 411)
+    verb, path = method.split()
+    refused(store.send(request(verb, path)), 411)
+    refused(store.send(request(verb, path, [b"Expect: 100-continue"])), 411)
     store.holds()
 
 

@@ -9,7 +9,11 @@ from tests.support.raw import Answer, connection
 
 
 class Cut(Exception):
-    """An answer that a client can see is not whole."""
+    """An answer that a client can see is not whole; `content` is what came of its body."""
+
+    def __init__(self, where: str, content: bytes = b"") -> None:
+        super().__init__(where)
+        self.content = content
 
 
 def get(id_: str, *lines: bytes, method: bytes = b"GET", version: bytes = b"1.1", query: bytes = b"") -> bytes:
@@ -65,7 +69,7 @@ def take(data: bytes, method: bytes = b"GET") -> tuple[Answer, bytes]:
         length = int(headers["content-length"])
         body, rest = rest[:length], rest[length:]
         if len(body) < length:
-            raise Cut(f"after {len(body)} of {length} bytes")
+            raise Cut(f"after {len(body)} of {length} bytes", body)
     return Answer(status, headers, body), rest
 
 
@@ -75,11 +79,11 @@ def dechunked(data: bytes) -> tuple[bytes, bytes]:
     while size:
         line = data.find(b"\r\n", at)
         if line < 0:
-            raise Cut("before a chunk")
+            raise Cut("before a chunk", bytes(content))
         size = int(data[at:line], 16)
         at = line + 2 + size + 2
         if len(data) < at:
-            raise Cut("in a chunk")
+            raise Cut("in a chunk", bytes(content) + data[line + 2 : at - 2])
         assert data[at - 2 : at] == b"\r\n"
         content += data[line + 2 : at - 2]
     return bytes(content), data[at:]

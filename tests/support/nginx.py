@@ -1,4 +1,4 @@
-"""nginx in front of a service, as the documentation has it: nothing buffered, HTTP/1.1 on both sides."""
+"""nginx in front of a service: nothing buffered and HTTP/1.1 on both sides, as documented, or otherwise."""
 
 import shutil
 import subprocess
@@ -30,11 +30,12 @@ http {{
         client_max_body_size 0;
         location / {{
             proxy_pass http://service;
-            proxy_http_version 1.1;
+            proxy_http_version {version};
             proxy_set_header Connection "";
             proxy_set_header Host $http_host;
             proxy_request_buffering off;
-            proxy_buffering off;
+            proxy_buffering {buffering};
+            proxy_limit_rate {rate};
         }}
     }}
 }}
@@ -42,13 +43,20 @@ http {{
 
 
 @contextmanager
-def nginx_before(upstream: int, folder: Path) -> Iterator[str]:
-    """The URL of an nginx that passes everything on to the loopback port `upstream`; skips where there is no nginx."""
+def nginx_before(
+    upstream: int, folder: Path, *, version: str = "1.1", buffering: bool = False, rate: int = 0
+) -> Iterator[str]:
+    """The URL of an nginx that passes everything on to the loopback port `upstream`; skips where there is no nginx.
+
+    It speaks HTTP `version` to the service. With `buffering` it takes answers in faster than its client does, `rate`
+    bytes a second at most (0: any), and on disk if need be.
+    """
     program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     if program is None:
         pytest.skip("nginx is not installed")
     port, log = free_port(), folder / "error.log"
-    (folder / "nginx.conf").write_text(CONFIG.format(folder=folder, port=port, upstream=upstream))
+    answers = {"version": version, "buffering": "on" if buffering else "off", "rate": rate}
+    (folder / "nginx.conf").write_text(CONFIG.format(folder=folder, port=port, upstream=upstream, **answers))
     with subprocess.Popen([program, "-p", folder, "-e", log, "-c", folder / "nginx.conf"]) as nginx:
         try:
             yield _listening(f"http://127.0.0.1:{port}", log)

@@ -27,6 +27,7 @@ SECURITY = {
     "server": "file-service",
 }
 COLUMNS = "SELECT id, attempt, state FROM file"
+STORAGE = "file_service.storage.system"  # says why something is answered by 5xx
 LINE = re.compile(r"^[-0-9]+ [:,0-9]+ (?P<level>[A-Z]+) (?P<logger>\S+) (?P<text>.*)$", re.MULTILINE)
 
 
@@ -119,7 +120,8 @@ class Store:
 
     def complaints(self) -> str:
         """What a request must never put into the log: warnings, errors, tracebacks, lines that are no log lines."""
-        wrong = [line[0] for line in LINE.finditer(self.log()) if line["level"] not in ("INFO", "DEBUG")]
+        lines = [line for line in LINE.finditer(self.log()) if line["logger"] != STORAGE]
+        wrong = [line[0] for line in lines if line["level"] not in ("INFO", "DEBUG")]
         return "\n".join([*wrong, *(line for line in self.log().splitlines() if not LINE.match(line))])
 
     def descriptors(self) -> int:

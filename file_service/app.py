@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from uuid import uuid4
 
 from aiohttp import web
@@ -23,11 +23,12 @@ from file_service.service.files import FileService, Rules
 from file_service.service.identity import recognise
 from file_service.service.sweep import Sweeper
 from file_service.settings import Settings
-from file_service.storage.local import LocalStorage, local_storage
+from file_service.storage.base import MarkedStorage
+from file_service.storage.local import local_storage
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[tuple[Database, LocalStorage]]:
+async def opened(settings: Settings) -> AsyncIterator[tuple[Database, MarkedStorage]]:
     """The migrated database and the storage that belongs to it, both answering."""
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     await migrated(settings.database)
@@ -38,11 +39,33 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Database, LocalStora
             timeout=settings.database_timeout,
             durable=settings.durable,
         ) as database,
-        local_storage(settings.data_dir, chunk_size=settings.chunk_size, durable=settings.durable) as storage,
+        chosen_storage(settings) as storage,
     ):
         await recognise(storage, Replicas(database))
         await storage.check()
         yield database, storage
+
+
+def chosen_storage(settings: Settings) -> AbstractAsyncContextManager[MarkedStorage]:
+    """The storage that the settings name."""
+    if settings.storage == "local":
+        return local_storage(settings.data_dir, chunk_size=settings.chunk_size, durable=settings.durable)
+    # A service on a disk need not wait for botocore to be imported.
+    from file_service.storage.s3 import s3_storage  # noqa: PLC0415
+
+    return s3_storage(
+        settings.s3_bucket,
+        endpoint_url=settings.s3_endpoint_url,
+        region=settings.s3_region,
+        prefix=settings.s3_prefix,
+        part_size=settings.s3_part_size,
+        equal_parts=settings.s3_equal_parts,
+        memory=settings.s3_memory,
+        storage_class=settings.s3_storage_class,
+        path_style=settings.s3_path_style,
+        ca_file=settings.s3_ca_file,
+        chunk_size=settings.chunk_size,
+    )
 
 
 def create_app(settings: Settings) -> web.Application:

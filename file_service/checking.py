@@ -5,9 +5,10 @@ import sys
 
 from file_service.app import opened
 from file_service.db.files import Files
-from file_service.errors import ServiceError
+from file_service.errors import ServiceError, StorageFailed
 from file_service.service.check import Report, examine, repair
 from file_service.settings import Settings
+from file_service.storage.base import Listed
 
 CLEAN, FINDINGS, REFUSED = 0, 1, 2
 
@@ -24,6 +25,8 @@ def run_check(settings: Settings, *, repairing: bool) -> int:
 async def _check(settings: Settings, *, repairing: bool) -> int:
     async with opened(settings) as (database, storage):
         files = Files(database)
+        if not isinstance(storage, Listed):
+            raise StorageFailed("This kind of storage cannot be listed, so it cannot be checked.")
         report = await examine(files, storage)
         sys.stdout.write(told(report))
         if repairing and not report.clean:

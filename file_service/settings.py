@@ -29,7 +29,9 @@ class BadSettings(Exception):
 class Settings(BaseSettings):
     """The settings; each is the variable of its name in capitals after `FILE_SERVICE_`."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True, validate_default=True
+    )
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
@@ -39,7 +41,19 @@ class Settings(BaseSettings):
     )
     database_pool_size: PositiveInt = Field(5, description="connections to the database, for each worker")
     database_timeout: PositiveFloat = Field(2.0, description="how long the database may hang before the answer is 503")
-    storage: Literal["local"] = Field("local", description="where the bytes go")
+    storage: Literal["local", "s3"] = Field("local", description="where the bytes go")
+    s3_bucket: str = Field("", description="bucket of the files; credentials by the usual AWS_* variables or files")
+    s3_endpoint_url: str | None = Field(None, description="address of an S3-compatible store; empty: Amazon's")
+    s3_region: str | None = Field(None, description="region of the bucket")
+    s3_prefix: str = Field("", description="what the keys of all objects begin with")
+    s3_part_size: int = Field(8 * MIB, ge=5 * MIB, description="smallest part of a multipart upload")
+    s3_equal_parts: bool = Field(False, description="parts of one size only, as Cloudflare's R2 wants them")
+    s3_memory: int = Field(256 * MIB, ge=10 * MIB, description="bytes that parts on their way may take, in each worker")
+    s3_storage_class: str | None = Field(None, description="storage class of new objects")
+    s3_path_style: bool | None = Field(
+        None, description="bucket in the path instead of the host; empty: if not Amazon's"
+    )
+    s3_ca_file: Path | None = Field(None, description="certificates to trust in place of the system's")
     chunk_size: int = Field(256 * KIB, ge=4 * KIB, le=64 * MIB, description="bytes read from storage and sent at once")
     block_size: int = Field(512 * KIB, ge=4 * KIB, le=64 * MIB, description="bytes received before they are written")
     download_framing: Literal["chunked", "length"] = Field(
@@ -62,7 +76,11 @@ class Settings(BaseSettings):
     workers: PositiveInt = Field(1, description="processes that share the port")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged, on stderr")
 
-    @field_validator("max_file_size", "default_expiry", "max_expiry", mode="before")
+    @field_validator(
+        *("max_file_size", "default_expiry", "max_expiry", "s3_endpoint_url", "s3_region"),
+        *("s3_storage_class", "s3_path_style", "s3_ca_file"),
+        mode="before",
+    )
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         return None if value == "" else value
@@ -83,6 +101,20 @@ class Settings(BaseSettings):
             driver = "nothing readable"
         if driver not in ("sqlite+aiosqlite", "postgresql+asyncpg"):
             raise ValueError(f"must begin with postgresql+asyncpg:// or sqlite+aiosqlite://, not {driver}")
+        return value
+
+    @field_validator("s3_memory")
+    @classmethod
+    def _two_parts(cls, value: int, info: ValidationInfo) -> int:
+        if value < 2 * info.data.get("s3_part_size", 0):
+            raise ValueError("must hold two parts of FILE_SERVICE_S3_PART_SIZE")
+        return value
+
+    @field_validator("s3_bucket")
+    @classmethod
+    def _named(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("storage") == "s3" and not value:
+            raise ValueError("must name the bucket when FILE_SERVICE_STORAGE is s3")
         return value
 
     @property

@@ -227,7 +227,7 @@ class Site:
         staged = [f"tmp/{path.name}" for path in self._folder.glob("tmp/*") if path.name != ".probe"]
         return sorted([*staged, *(path.name for path in self._folder.glob("objects/*/*/*"))])
 
-    async def settles(self, *ids: str, within: float = 5) -> None:
+    async def settles(self, *ids: str, within: float = 30) -> None:
         """Assert that soon exactly the files `ids` are stored and nothing else is left."""
 
         async def settled() -> bool:

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "commands": {"client", "names"},
     "settings": set[str](),
     "app": {"db", "handlers", "service", "settings", "storage", *PURE},
-    "checking": {"app", "db", "errors", "service", "settings"},
+    "checking": {"app", "db", "errors", "service", "settings", "storage"},
     "server": {"app", "handlers", "settings"},
     "workers": {"errors", "server", "settings"},
     "cli": {"checking", "commands", "db", "errors", "settings", "workers"},

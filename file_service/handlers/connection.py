@@ -1,6 +1,7 @@
 """One connection: what is answered to bytes that are no request, and how long a refused body is read on."""
 
 import logging
+import re
 from typing import Any
 
 from aiohttp import web
@@ -33,7 +34,7 @@ class Connection(web.RequestHandler):
         """A problem, for what no handler gets to see: the connection ends with it."""
         detail = "The service failed; the reason is in its log."
         if isinstance(exc, HttpProcessingError):
-            reason = exc.message.partition("\n")[0].rstrip(":.")
+            reason = re.split("[:\n]", exc.message)[0].rstrip(".")  # after which its bytes are shown
             log.info("%s not HTTP: %a", request.remote, reason)
             detail = f"This cannot be read as HTTP: {reason}."
         else:

@@ -53,7 +53,7 @@ async def _raw(request: web.Request, path_name: str | None) -> Receipt:
 async def _form(request: web.Request) -> list[Receipt]:
     """All files of the form or none; the digests in the request's headers are those of the whole body."""
     files = request.app[FILES]
-    expected = expected_digests(_joined(request, "content-digest", "content-md5"))
+    expected = expected_digests(_joined(request, *DIGEST_FIELDS))
     hashes = Hashes(expected)
     boundary = boundary_of(request.headers.get("Content-Type", ""))
     chunks = hashed(body(request, request.app[RULES].body_idle), hashes)

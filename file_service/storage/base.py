@@ -110,6 +110,10 @@ class Listed(Protocol):
         """Move whatever stands under `key` to where nobody reads or deletes it."""
 
 
+class MarkedStorage(Storage, Marked, Protocol):
+    """What the service runs on."""
+
+
 @asynccontextmanager
 async def staged(storage: Storage, key: UUID) -> AsyncIterator[Writer]:
     """A writer that is committed when the block ends well; when anything at all goes wrong nothing is left of it.

@@ -75,6 +75,8 @@ def stored(service: Service, content: bytes) -> tuple[str, str]:
     before = sqlite_rows(service.data_dir)
     answer = exchange(service.url, bytes(raw(content)))
     assert answer.status == 201
+    # A copy of a database that is being written to may lack the end of its log.
+    eventually(lambda: bool(set(sqlite_rows(service.data_dir)) - set(before)))
     (row,) = set(sqlite_rows(service.data_dir)) - set(before)
     return answer.body.decode(), row.attempt
 

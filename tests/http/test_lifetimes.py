@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from file_service.settings import BadSettings, from_environment
 from tests.support.doors import DOORS, Door, Lines, Upload, every_door, form_of, part, raw
 from tests.support.downloads import Cut, ask, get, read_to_end, take
 from tests.support.fault_proxy import FaultProxy
@@ -234,6 +235,15 @@ async def test_the_settings_say_how_long_at_most_and_by_default(
         [record] = json.loads(answer.body).get("files", [json.loads(answer.body)])
         times = (datetime.fromisoformat(record[name]) for name in ("created_at", "expires_at"))
         assert next(times) + timedelta(seconds=given) == pytest.approx(next(times), abs=timedelta(milliseconds=10))
+
+
+def test_a_default_beyond_the_maximum_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"DEFAULT": "51", "MAX": "50"}.items():
+        monkeypatch.setenv(f"FILE_SERVICE_{name}_EXPIRY", value)
+    with pytest.raises(BadSettings, match=r"FILE_SERVICE_MAX_EXPIRY: .*DEFAULT_EXPIRY"):
+        from_environment()
+    monkeypatch.setenv("FILE_SERVICE_MAX_EXPIRY", "51")
+    assert from_environment().max_expiry == 51
 
 
 # Expiry

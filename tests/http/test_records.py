@@ -27,7 +27,8 @@ DIGEST = "https://iana.org/assignments/http-problem-types#digest-"
 
 def pages(store: Store, limit: int) -> list[dict[str, str]]:
     """The whole list, page by page."""
-    records, cursor = [], ""
+    records: list[dict[str, str]] = []
+    cursor: str | None = ""
     while cursor is not None:
         answer, content = store.call("GET", f"/files?limit={limit}&cursor={cursor}")
         assert answer.status == 200
@@ -310,7 +311,7 @@ async def test_a_bug_in_mid_upload_stores_nothing(
     serve: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     url = await serve()
-    existed = []
+    existed: list[Path] = []
 
     def broken(*_: object) -> None:
         existed.extend((tmp_path / "data").glob("tmp/????????????????????????????????"))

@@ -17,6 +17,8 @@ import pytest
 
 from tests.support.doors import (
     BOUNDARY,
+    CHUNK,
+    CHUNKED,
     DOORS,
     Door,
     Upload,
@@ -199,6 +201,7 @@ def test_bombs_and_floods_cost_no_memory(store_with: Callable[..., Store]) -> No
     refused(store.send(raw_chunked(flood)), 413)
     refused(store.send(form_of(field)), 413)
     refused(store.send(form_of(b"X: " + flood + b"\r\n\r\n")), 400)
+    refused(store.send(request(b"POST", b"/files", [b"Content-Type: multipart/form-data; boundary=b"], flood)), 400)
     kept.append(good_request_works(store))
     assert store.service.rss("VmHWM") - before < 16 * MIB
     store.holds(*kept)
@@ -238,17 +241,12 @@ def bent(method: bytes, lines: list[bytes], body: bytes) -> bytes:
     return b"\r\n".join([method + b" HTTP/1.1", b"Host: 127.0.0.1", *lines, b"", b""]) + body + SMUGGLED
 
 
-def refused_and_closed(store: Store, *pieces: bytes, within: float = 2.0) -> None:
-    """Assert that the pieces, each its own packet, are answered by 400 and the end of the connection."""
+def refused_and_closed(store: Store, words: bytes) -> None:
+    """Assert that the words are answered by 400 and the end of the connection, and that nothing after them is read."""
     with connection(store.url) as sock:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.sendall(pieces[0])
-        for piece in pieces[1:]:
-            eventually(lambda: bool(store.rows()), 5)
-            sock.sendall(piece)
-        start = time.monotonic()
+        sock.sendall(words)
         refused(read_answer(sock), 400)
-        assert is_closed(sock, within - (time.monotonic() - start))
+        assert is_closed(sock, 2)
     store.holds()
     assert "/smuggled" not in store.log()
 
@@ -295,12 +293,24 @@ def test_a_broken_chunk_is_400_and_the_end_of_the_connection(store: Store, door:
     refused_and_closed(store, door(b"").head + chunk + SMUGGLED)
 
 
-@every_chunked_door
-@pytest.mark.parametrize("chunk", BROKEN_CHUNKS.values(), ids=BROKEN_CHUNKS)
-def test_a_chunk_that_breaks_later_does_not_hang(store: Store, door: Door, chunk: bytes) -> None:
-    upload = door(CONTENT)
-    so_far = upload.body[: upload.body.index(b"\r\n", 40_000) + 2]
-    refused_and_closed(store, upload.head + so_far, chunk + SMUGGLED, within=3)
+def test_chunks_that_break_later_do_not_hang(store: Store) -> None:
+    with ExitStack() as stack:
+        broken = []
+        for chunk in BROKEN_CHUNKS.values():
+            for upload in (door(CONTENT) for door in CHUNKED.values()):
+                sock = stack.enter_context(connection(store.url))
+                sock.sendall(upload.head + upload.body[: upload.body.index(b"\r\n", CHUNK) + 2])
+                broken.append((sock, chunk))
+        eventually(lambda: len(store.unfinished()) == len(broken), 10)
+        for sock, chunk in broken:
+            sock.sendall(chunk + SMUGGLED)
+        start = time.monotonic()
+        for sock, _ in broken:
+            refused(read_answer(sock), 400)
+        assert all(is_closed(sock, 3) for sock, _ in broken)
+        assert time.monotonic() - start < 6
+    store.holds()
+    assert "/smuggled" not in store.log()
 
 
 def test_a_client_that_sends_on_after_a_broken_chunk_hears_400(store: Store) -> None:
@@ -366,29 +376,36 @@ def test_nginx_passes_a_second_request_on(store: Store, proxy: str) -> None:
         eventually(lambda: "GET /smuggled 404" in store.log())
 
 
-# What nginx takes for a good request, it passes on as one.
-NGINX_TAKES = {"two hundred headers", "line feeds alone", "a line feed after the size", "a trailer without a colon"}
+@pytest.fixture
+def none_smuggled(store: Store, proxy: str, proxy_folder: Path) -> Iterator[None]:
+    """Afterwards the service must have got no request that nginx had not taken for one, and passed on, itself.
+
+    nginx is lenient in places, with bare line feeds in chunks for one, and passes on in strict form what it has read.
+    """
+    passed = (proxy_folder / "access.log").read_text
+    before = passed().count("/smuggled")
+    yield
+    eventually(lambda: not store.unfinished(), 4)
+    eventually(lambda: store.log().count("/smuggled") <= passed().count("/smuggled") - before)
 
 
+@pytest.mark.usefixtures("none_smuggled")
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("lines", [LIES[name] for name in LIES if name not in NGINX_TAKES])
-def test_nothing_is_smuggled_through_nginx(store: Store, proxy: str, method: bytes, lines: list[bytes]) -> None:
+@pytest.mark.parametrize("lines", LIES.values(), ids=LIES)
+def test_an_ambiguous_length_smuggles_nothing_through_nginx(proxy: str, method: bytes, lines: list[bytes]) -> None:
     for body in (b"0\r\n\r\n", b"5\r\nhello\r\n0\r\n\r\n"):
         with connection(proxy) as sock:
             sock.sendall(bent(method, lines, body))
             is_closed(sock, 0.05)
-    eventually(lambda: not store.unfinished())
-    assert "/smuggled" not in store.log()
 
 
+@pytest.mark.usefixtures("none_smuggled")
 @every_chunked_door
-@pytest.mark.parametrize("chunk", [BROKEN_CHUNKS[name] for name in BROKEN_CHUNKS if name not in NGINX_TAKES])
-def test_a_broken_chunk_through_nginx_stores_nothing(store: Store, proxy: str, door: Door, chunk: bytes) -> None:
+@pytest.mark.parametrize("chunk", BROKEN_CHUNKS.values(), ids=BROKEN_CHUNKS)
+def test_a_broken_chunk_smuggles_nothing_through_nginx(proxy: str, door: Door, chunk: bytes) -> None:
     with connection(proxy) as sock:
         sock.sendall(door(b"").head + chunk + SMUGGLED)
         is_closed(sock, 0.05)
-    store.holds(within=4)
-    assert "/smuggled" not in store.log()
 
 
 @every_door
@@ -426,10 +443,15 @@ def test_an_upload_that_waits_is_refused_without_100(store: Store, method: bytes
         answer = read_answer(sock)
         assert answer.status == status
         assert answer.interim == ()
-        if status != 411:
-            assert answer.headers["connection"] == "close"
-            assert is_closed(sock, 3)
+        assert answer.headers.get("connection") == (None if status == 411 else "close")
     store.holds()
+
+
+def test_a_refused_client_that_waits_is_not_waited_for(store: Store) -> None:
+    with connection(store.url) as sock:
+        sock.sendall(raw(b"hello", lines=[b"Expect: 100-continue", b"Content-MD5: x"]).head)
+        assert read_answer(sock).status == 400
+        assert is_closed(sock, 3)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 from file_service.storage.base import Storage
 from file_service.storage.disk import MARKER
 from file_service.storage.local import LocalStorage, local_storage
+from tests.storage.s3_bench import s3
 from tests.support.memory_storage import MemoryStorage
 
 CHUNK = 4096  # bytes in which the storages read: a few of them make a file with boundaries inside
@@ -120,4 +121,6 @@ BENCHES: dict[str, Callable[[Path], AbstractAsyncContextManager[Bench]]] = {
     "memory": memory,
     "local": partial(local, durable=True),
     "local-not-durable": partial(local, durable=False),
+    "s3-moto": partial(s3, "moto"),
+    "s3-swift": partial(s3, "swift"),
 }

@@ -18,7 +18,8 @@ daemon off;
 pid {folder}/pid;
 events {{}}
 http {{
-    access_log off;
+    log_format passed "$request_method $request_uri";
+    access_log {folder}/access.log passed;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
@@ -49,7 +50,7 @@ def nginx_before(
     """The URL of an nginx that passes everything on to the loopback port `upstream`; skips where there is no nginx.
 
     It speaks HTTP `version` to the service. With `buffering` it takes answers in faster than its client does, `rate`
-    bytes a second at most (0: any), and on disk if need be.
+    bytes a second at most (0: any), and on disk if need be. The requests it took for such stand in access.log.
     """
     program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
     if program is None:

@@ -1,0 +1,66 @@
+"""The client of an object store, set up for large bodies and for stores that are not Amazon's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+
+if TYPE_CHECKING:
+    from types_aiobotocore_s3.client import S3Client
+
+REGION = "us-east-1"  # for stores that have none
+CONNECT = 5.0
+
+
+@asynccontextmanager
+async def s3_client(
+    endpoint_url: str | None = None,
+    region: str | None = None,
+    *,
+    path_style: bool | None = None,
+    ca_file: Path | None = None,
+    timeout: float = 60.0,
+) -> AsyncIterator[S3Client]:
+    """A client that leaves retries to its user (see `s3_retries`) and adds neither trailers nor Expect.
+
+    Without `endpoint_url` the store is Amazon's; others are addressed by path unless `path_style` says otherwise.
+    `ca_file` has the certificates to trust in place of the usual ones. Credentials come from the ordinary AWS chain.
+
+    Bodies come with their Content-MD5, so no other checksum is made where none is required: as trailers they are
+    refused by some stores and kept in the object by others. A server that never answers `Expect: 100-continue` would
+    hang an upload. Each open download has a connection, so their number has no limit here: that of the service's own
+    connections bounds it.
+    """
+    for log in (logging.getLogger("botocore"), logging.getLogger("aiobotocore")):
+        log.setLevel(max(log.getEffectiveLevel(), logging.INFO))  # below that it prints what was signed, and how
+    by_path = endpoint_url is not None if path_style is None else path_style
+    config = AioConfig(
+        connect_timeout=min(timeout, CONNECT),
+        read_timeout=timeout,
+        max_pool_connections=0,
+        retries={"total_max_attempts": 1},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"addressing_style": "path" if by_path else "virtual"},
+    )
+    session = AioSession()
+    client = session.create_client(
+        "s3",
+        region or session.get_config_variable("region") or REGION,
+        endpoint_url=endpoint_url,
+        verify=None if ca_file is None else str(ca_file),
+        config=config,
+    )
+    async with client as opened:
+        opened.meta.events.register("before-call.s3", _without_expect)
+        yield opened
+
+
+def _without_expect(params: dict[str, Any], **_: object) -> None:
+    params["headers"].pop("Expect", None)

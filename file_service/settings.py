@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import (
     Field,
+    FilePath,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
@@ -53,7 +54,7 @@ class Settings(BaseSettings):
     s3_path_style: bool | None = Field(
         None, description="bucket in the path instead of the host; empty: if not Amazon's"
     )
-    s3_ca_file: Path | None = Field(None, description="certificates to trust in place of the system's")
+    s3_ca_file: FilePath | None = Field(None, description="certificates to trust in place of the system's")
     chunk_size: int = Field(256 * KIB, ge=4 * KIB, le=64 * MIB, description="bytes read from storage and sent at once")
     block_size: int = Field(512 * KIB, ge=4 * KIB, le=64 * MIB, description="bytes received before they are written")
     download_framing: Literal["chunked", "length"] = Field(

@@ -41,7 +41,9 @@ DEFAULTS: dict[str, Any] = {
     "workers": 1,
     "log_level": "info",
 }
-TEXT = {name for name, field in Settings.model_fields.items() if field.annotation in (str, Path, str | None)}
+TEXT = {
+    name for name, field in Settings.model_fields.items() if field.annotation in (str, Path, str | None, Path | None)
+}
 OUT_OF_RANGE = {
     "port": ["-1", "65536", "80.5"],
     "database_pool_size": ["0", "-1", "1.5"],
@@ -81,6 +83,10 @@ def variable(name: str) -> str:
 
 def refusal(command: str, name: str, value: str) -> str:
     """What a command says to a bad value; it must end with 1 and no traceback, and name the variable."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(variable(name), value)
+        with pytest.raises(BadSettings, match=f"^{variable(name)}: "):  # with a value it takes the command would go on
+            from_environment()
     result = CliRunner().invoke(main, [command], env={variable(name): value})
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)

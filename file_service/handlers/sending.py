@@ -35,8 +35,10 @@ async def send(request: web.Request, response: web.StreamResponse, chunks: Async
         with Watch(request, idle):
             await response.prepare(request)
             if begin[1]:
+                _reset_at_close(request, True)  # the kernel's close, too, should this process be killed meanwhile
                 await _stream(response, begin, chunks)
                 await _flushed(request)
+                _reset_at_close(request, False)
             else:
                 await response.write_eof(begin[0])
     except BaseException as error:
@@ -103,11 +105,17 @@ def unacknowledged(request: web.Request) -> int:
 
 
 def reset(request: web.Request) -> None:
-    """End the connection with RST instead of FIN (socket(7), SO_LINGER)."""
+    """End the connection with RST instead of FIN."""
+    _reset_at_close(request, True)
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def _reset_at_close(request: web.Request, wanted: bool) -> None:
+    """Whether the end of the connection is RST instead of FIN (socket(7), SO_LINGER)."""
     transport = request.transport
-    if transport is None:
+    if transport is None or transport.is_closing():  # its descriptor may be another's by now
         return
     connection = transport.get_extra_info("socket")
-    if connection is not None and connection.fileno() >= 0:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", wanted, 0))

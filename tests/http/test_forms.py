@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -15,6 +16,7 @@ MAX_FILE_SIZE = 1 << 20  # the setting of `store`
 CONTENT = Random(0).randbytes(100_000)
 KIND = b"Content-Type: multipart/form-data; boundary=" + BOUNDARY
 FIELD = b'Content-Disposition: form-data; name="note"\r\n\r\nno file'
+Framing = Callable[[Upload], Upload]
 each_framing = pytest.mark.parametrize("framed", [lambda upload: upload, chunked], ids=["length", "chunked"])
 
 
@@ -46,17 +48,15 @@ def test_a_form_is_whole_with_its_closing_boundary_and_not_before(store: Store) 
 
 @each_framing
 @pytest.mark.parametrize("position", range(3))
-def test_of_three_files_with_one_too_large_none_is_stored(store: Store, framed: object, position: int) -> None:
+def test_of_three_files_with_one_too_large_none_is_stored(store: Store, framed: Framing, position: int) -> None:
     sizes = [1000] * 3
     sizes[position] = MAX_FILE_SIZE + 1
-    assert callable(framed)
     refused(store.send(framed(form_of(*(part(bytes(size)) for size in sizes)))), 413)
     store.holds()
 
 
 @each_framing
-def test_files_that_are_large_together_are_taken_one_by_one(store: Store, framed: object) -> None:
-    assert callable(framed)
+def test_files_that_are_large_together_are_taken_one_by_one(store: Store, framed: Framing) -> None:
     contents = [bytes([number]) * MAX_FILE_SIZE for number in range(3)]
     found = ids(store, framed(form_of(*map(part, contents))))
     assert [store.get(id_) for id_ in found] == contents
@@ -65,8 +65,7 @@ def test_files_that_are_large_together_are_taken_one_by_one(store: Store, framed
 
 @each_framing
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.7, 0.99])
-def test_a_form_cut_in_any_of_its_files_leaves_none(store: Store, framed: object, share: float) -> None:
-    assert callable(framed)
+def test_a_form_cut_in_any_of_its_files_leaves_none(store: Store, framed: Framing, share: float) -> None:
     upload = framed(form_of(*(part(CONTENT, str(number)) for number in range(3))))
     cut = int(len(upload.body) * share)
     with connection(store.url) as sock:

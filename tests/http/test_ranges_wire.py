@@ -18,7 +18,7 @@ import pytest
 from tests.support.doors import raw
 from tests.support.downloads import Cut, ask, entity_tag, get, read_to_reset, repr_digest, take
 from tests.support.process import Service
-from tests.support.raw import Answer, connection, reset
+from tests.support.raw import Answer, connection, exchange, reset
 from tests.support.store import SECURITY, Store, eventually, refused, stored
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -363,7 +363,8 @@ def test_a_slow_reader_that_goes_on_is_not_cut(impatient: Store) -> None:
             data += more
             time.sleep(0.2)
     assert take(bytes(data))[0].body == content
-    eventually(lambda: ask(impatient.url, id_).status == 410)
+    eventually(lambda: len(impatient.access()) == 2)
+    assert ask(impatient.url, id_).status == 410
 
 
 @pytest.mark.parametrize("lines", [(), (b"Range: bytes=0-",), (b"Range: bytes=0-99,200-",)])
@@ -432,6 +433,21 @@ def test_a_file_that_is_cut_while_it_is_sent_ends_in_a_reset(
     assert "Traceback" not in broken.log()
     path.write_bytes(BIG)
     assert ask(broken.url, id_).body == BIG
+
+
+def test_a_service_that_is_killed_resets_what_it_was_sending(spawn: Spawn) -> None:
+    """wget takes an orderly close within a chunk for the end of the file."""
+    service = spawn()
+    id_ = stored(exchange(service.url, bytes(raw(BIG))))
+    with ExitStack() as stack:
+        socks = [stack.enter_context(connection(service.url)) for _ in CUTS]
+        for sock, (version, lines) in zip(socks, CUTS.values(), strict=True):
+            sock.sendall(get(id_, *lines, version=version))
+            assert sock.recv(1, socket.MSG_PEEK)
+        service.kill()
+        for sock in socks:
+            with pytest.raises(Cut):
+                take(read_to_reset(sock))
 
 
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])

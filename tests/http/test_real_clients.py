@@ -16,7 +16,7 @@ from tests.support.doors import raw
 from tests.support.downloads import Cut, ask, get, read_to_end, take
 from tests.support.nginx import nginx_before
 from tests.support.process import Service
-from tests.support.raw import connection
+from tests.support.raw import connection, exchange
 from tests.support.store import Store, eventually, stored
 
 MIB = 1 << 20
@@ -190,6 +190,20 @@ def test_no_client_takes_a_part_for_the_whole(
         assert process.wait(30) != 0
     if target.exists():
         assert target.stat().st_size < len(CONTENT)
+
+
+def test_no_client_takes_what_came_before_a_kill_for_the_whole(tmp_path: Path, spawn: Callable[..., Service]) -> None:
+    service = spawn()
+    link = f"{service.url}/files/{stored(exchange(service.url, bytes(raw(CONTENT))))}/"
+    targets = [tmp_path / str(number) for number in range(len(CLIENTS))]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(subprocess.Popen([tool(program), *options, target, link], env=ENVIRONMENT))
+            for (program, *options), target in zip(CLIENTS.values(), targets, strict=True)
+        ]
+        eventually(lambda: all(target.exists() and target.stat().st_size > 0 for target in targets), 10)
+        service.kill()
+        assert 0 not in {name: process.wait(30) for name, process in zip(CLIENTS, processes, strict=True)}.values()
 
 
 # REDbot

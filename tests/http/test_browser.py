@@ -4,7 +4,6 @@ import re
 import struct
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -33,8 +32,8 @@ DISGUISED = {"text": ("text/plain", HTML), "image": ("image/png", HTML), "vector
 
 
 @pytest.fixture
-async def chromium(tmp_path: Path) -> AsyncIterator[Browser]:
-    async with browser(tmp_path) as chromium:
+async def chromium() -> AsyncIterator[Browser]:
+    async with browser() as chromium:
         yield chromium
 
 

@@ -8,9 +8,11 @@ import json
 import os
 import shutil
 import signal
+from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import aiohttp
@@ -134,16 +136,24 @@ class Browser:
 
 
 @asynccontextmanager
-async def browser(folder: Path) -> AsyncIterator[Browser]:
-    """A browser with a profile of its own in `folder`; skips where there is none."""
+async def browser() -> AsyncIterator[Browser]:
+    """A browser with a profile of its own, all of whose files go with it; skips where there is none."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         pytest.skip("Chromium is not installed")
+    # Beside the socket that it keeps there a long path has no room (unix(7)).
+    with TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True) as folder:
+        async with _running(program, Path(folder)) as chromium:
+            yield chromium
+
+
+@asynccontextmanager
+async def _running(program: str, folder: Path) -> AsyncIterator[Browser]:
     profile, downloads = folder / "profile", folder / "downloads"
-    downloads.mkdir()
     command = [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
-    with (folder / "browser.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log, start_new_session=True)
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=DEVNULL, stderr=DEVNULL, env={**os.environ, "TMPDIR": str(folder)}, start_new_session=True
+    )
     try:
         address = await _address(profile / "DevToolsActivePort")
         async with aiohttp.ClientSession() as client, client.ws_connect(address, max_msg_size=0) as socket:

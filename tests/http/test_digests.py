@@ -79,6 +79,21 @@ def test_one_wrong_digest_among_right_ones_is_enough(store: Store, door: Door) -
 
 
 @pytest.mark.parametrize("door", [raw, put])
+def test_every_line_of_a_field_counts(store: Store, door: Door) -> None:
+    lines = [field("sha-256", CONTENT), field("sha-512", b"other")]
+    refused(store.send(door(CONTENT, about=lines)), 400, f"{TYPES}mismatched-values")
+    store.holds()
+
+
+@every_door
+def test_a_known_digest_beside_an_unknown_one_is_checked(store: Store, door: Door) -> None:
+    for content, status in ((CONTENT, 201), (b"other", 400)):
+        line = field("sha-256", CONTENT).replace(b"sha-256", b"crc32c=:AAAAAA==:, sha-256")
+        assert store.send(door(content, about=[line])).status == status
+    assert len(store.rows()) == 1
+
+
+@pytest.mark.parametrize("door", [raw, put])
 def test_a_file_whose_digest_is_wrong_is_never_visible(store: Store, door: Door) -> None:
     upload = chunked(door(CONTENT, about=[field("sha-256", b"other")]))
     with connection(store.url) as sock:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from random import Random
 
@@ -154,6 +155,65 @@ def test_a_part_names_its_file_as_browsers_and_curl_write_it(
 )
 def test_a_part_that_can_be_read_in_two_ways_is_refused(store: Store, head: bytes) -> None:
     refused(store.send(form_of(part(b"good"), head + b"\r\n\r\nx")), 400)
+    store.holds()
+
+
+@pytest.mark.parametrize(
+    ("bad", "status"),
+    [
+        (part(b"x", about=[b"Content-Transfer-Encoding: base64"]), 400),
+        (part(b"x", about=[b"Content-Type: multipart/mixed; boundary=x"]), 400),
+        (FIELD + b"x" * 70_000, 413),
+        (part(b"x", about=[b"X-%d: 1" % number for number in range(200)]), 400),
+        (part(b"x", about=[b"X: " + b"y" * (1 << 20)]), 400),
+        (part(b"x", about=[b"X: " + b"y" * 17_000]), 400),
+    ],
+    ids=["base64", "nested", "a long field", "200 headers", "a header of a megabyte", "too much of headers"],
+)
+@pytest.mark.parametrize("position", range(3))
+def test_one_bad_part_refuses_the_good_ones_with_it(store: Store, bad: bytes, status: int, position: int) -> None:
+    parts = [part(b"good"), part(b"good")]
+    parts.insert(position, bad)
+    refused(store.send(form_of(*parts)), status)
+    store.holds()
+
+
+def test_ten_thousand_parts_are_refused_and_soon(store: Store) -> None:
+    start = time.monotonic()
+    for one in (FIELD, part(b"")):
+        refused(store.send(form_of(*[one] * 10_000)), 413)
+    assert time.monotonic() - start < 15
+    store.holds()
+
+
+def test_a_field_that_names_a_charset_changes_nothing(store: Store) -> None:
+    charset = b'Content-Disposition: form-data; name="_charset_"\r\n\r\nutf-7'
+    (id_,) = ids(store, form_of(charset, part(b"x", "naïve.txt")))
+    assert store.meta(id_)["name"] == "naïve.txt"
+
+
+@pytest.mark.parametrize("body", [b"", b"--%b--\r\n" % BOUNDARY, form_of(FIELD).body, b"no form at all"])
+def test_a_form_without_a_file_is_refused(store: Store, body: bytes) -> None:
+    refused(store.send(of(body)), 400)
+    store.holds()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        b"multipart/form-data",
+        b"multipart/form-data; boundary",
+        b"multipart/form-data; boundary=",
+        b'multipart/form-data; boundary=""',
+        b"multipart/form-data; boundary=Bound-ary; boundary=b",
+        b"multipart/form-data; boundary=" + b"b" * 71,
+        b'multipart/form-data; boundary="b\xc3\xa4"',
+        b'multipart/form-data; boundary="b "',
+    ],
+)
+def test_a_form_without_one_good_boundary_is_refused(store: Store, kind: bytes) -> None:
+    body = form_of(part(b"x")).body
+    refused(store.send(request(b"POST", b"/files", [b"Content-Type: " + kind], body)), 400)
     store.holds()
 
 

@@ -156,6 +156,7 @@ def test_keys_differ_in_case_and_to_the_last_of_255_characters(store: Store) -> 
         [b"Idempotency-Key: a", b"Idempotency-Key: a"],
         [b'Idempotency-Key: "a", "b"'],
         [b'Idempotency-Key: "a'],
+        [b'Idempotency-Key: ""'],
         [b'Idempotency-Key: "a\\b"'],
         [b'Idempotency-Key: "a b"'],
         [b"Idempotency-Key: a\tb"],

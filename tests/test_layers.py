@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "file_service"
-PURE = {"aio", "digests", "errors", "model", "names", "zip"}
+PURE = {"aio", "content_types", "digests", "errors", "model", "names", "zip"}
 MAY_IMPORT = {
     "handlers": {"handlers", "service", *PURE},
     "service": {"service", "storage", "db", *PURE},
@@ -12,13 +12,15 @@ MAY_IMPORT = {
     "db": {"db", *PURE},
     "migrations": {"db"},
     "client": {"client", "names"},
+    "clients": {"client", "clients", "commands", "names", "storage"},
     "commands": {"client", "names"},
+    "import_command": {"client", "commands"},
     "settings": set[str](),
     "app": {"db", "handlers", "service", "settings", "storage", *PURE},
     "checking": {"app", "db", "errors", "service", "settings", "storage"},
     "server": {"app", "handlers", "settings"},
     "workers": {"errors", "server", "settings"},
-    "cli": {"checking", "commands", "db", "errors", "settings", "workers"},
+    "cli": {"checking", "clients", "commands", "db", "errors", "import_command", "settings", "workers"},
     "__main__": {"cli"},
     **dict.fromkeys(PURE, PURE),
 }

@@ -26,11 +26,13 @@ async def s3_client(
     path_style: bool | None = None,
     ca_file: Path | None = None,
     timeout: float = 60.0,
+    keys: tuple[str, str] | None = None,
 ) -> AsyncIterator[S3Client]:
     """A client that leaves retries to its user (see `s3_retries`) and adds neither trailers nor Expect.
 
     Without `endpoint_url` the store is Amazon's; others are addressed by path unless `path_style` says otherwise.
-    `ca_file` has the certificates to trust in place of the usual ones. Credentials come from the ordinary AWS chain.
+    `ca_file` has the certificates to trust in place of the usual ones. Credentials come from the ordinary AWS chain,
+    unless `keys` are an access key id and its secret.
 
     Bodies come with their Content-MD5, so no other checksum is made where none is required: as trailers they are
     refused by some stores and kept in the object by others. A server that never answers `Expect: 100-continue` would
@@ -56,6 +58,8 @@ async def s3_client(
         endpoint_url=endpoint_url,
         verify=None if ca_file is None else str(ca_file),
         config=config,
+        aws_access_key_id=keys and keys[0],
+        aws_secret_access_key=keys and keys[1],
     )
     async with client as opened:
         opened.meta.events.register("before-call.s3", _without_expect)

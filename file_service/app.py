@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from uuid import uuid4
 
 from aiohttp import web
@@ -11,9 +11,10 @@ from aiohttp import web
 from file_service.db.deliveries import Deliveries
 from file_service.db.engine import Database, connected
 from file_service.db.files import Files
+from file_service.db.imports import Imports
 from file_service.db.migrate import migrated
 from file_service.db.replicas import Replicas
-from file_service.handlers.keys import ARCHIVES, DELIVERIES, FILES, PARTS, RULES, STATE, HttpRules, State
+from file_service.handlers.keys import ARCHIVES, DELIVERIES, FILES, IMPORTS, PARTS, RULES, STATE, HttpRules, State
 from file_service.handlers.metrics import METRICS, Metrics
 from file_service.handlers.middlewares import answering, secure
 from file_service.handlers.routes import add_routes
@@ -21,6 +22,8 @@ from file_service.service.archives import ArchiveService
 from file_service.service.deliveries import DeliveryService
 from file_service.service.files import FileService, Rules
 from file_service.service.identity import recognise
+from file_service.service.imports import ImportService
+from file_service.service.outside import Outside
 from file_service.service.sweep import Sweeper
 from file_service.settings import Settings
 from file_service.storage.base import MarkedStorage
@@ -80,24 +83,27 @@ def create_app(settings: Settings) -> web.Application:
     app[METRICS] = Metrics()
 
     async def parts(app: web.Application) -> AsyncIterator[None]:
-        async with opened(settings) as (database, storage):
-            files, replicas = Files(database), Replicas(database)
+        async with opened(settings) as (database, storage), aclosing(Outside(settings.import_allow)) as outside:
+            files, replicas, imports = Files(database), Replicas(database), Imports(database)
             rules = Rules(settings.max_file_size, settings.block_size, settings.default_expiry, settings.max_expiry)
             service = FileService(files, storage, uuid4(), rules)
             deliveries = DeliveryService(Deliveries(database), service, service.owner)
+            importing = ImportService(imports, service, outside, settings.body_idle_timeout)
             sweeper = Sweeper(
                 service,
                 replicas,
                 lease_time=settings.lease_time,
                 interval=settings.sweep_interval,
                 gone_retention=settings.gone_retention,
-                settle=[deliveries.settle],
+                settle=[deliveries.settle, importing.forget_ended],
+                dead=[imports.requeue_dead],
             )
             app[FILES] = service
             app[ARCHIVES] = ArchiveService(service)
             app[DELIVERIES] = deliveries
+            app[IMPORTS] = importing
             app[PARTS] = {"database": database.check, "storage": storage.check}
-            async with sweeper.running():
+            async with sweeper.running(), importing.running():
                 yield
 
     app.cleanup_ctx.append(parts)

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 import click
 
 from file_service import __version__
+from file_service.clients.commands import telegram
 from file_service.commands import fetch, send
+from file_service.import_command import import_
 
 if TYPE_CHECKING:
     from file_service.settings import Settings
@@ -31,6 +33,8 @@ def main() -> None:
 
 main.add_command(send)
 main.add_command(fetch)
+main.add_command(import_)
+main.add_command(telegram)
 
 
 @main.command(cls=ServeCommand)

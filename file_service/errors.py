@@ -12,6 +12,9 @@ ServiceError
 ├── UnsupportedEncoding     Content-Encoding on an upload
 ├── KeyReused               an Idempotency-Key used before for another body
 ├── BodyIdle                the body made no progress
+├── UrlRefused              a URL that is not imported
+├── UrlFailed               a URL that could not be fetched to its end
+├── ImportEnded             too late to cancel it
 ├── Damaged                 the stored bytes are gone or cut
 ├── StorageFailed           the disk or the object store reported an error
 ├── StorageFull             no space, no inodes, quota reached
@@ -96,6 +99,22 @@ class BodyIdle(ServiceError):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"The request body made no progress for {seconds:g} seconds.")
+
+
+class UrlRefused(ServiceError):
+    """A URL that is not imported; the detail tells nothing about our network."""
+
+
+class UrlFailed(ServiceError):
+    """A URL that could not be fetched to its end; the detail does not contain it."""
+
+
+class ImportEnded(ServiceError):
+    """The import is over, with the outcome `state`."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__(f"This import is {state} already.")
+        self.state = state
 
 
 class Damaged(ServiceError):

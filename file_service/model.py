@@ -1,6 +1,6 @@
 """The facts the program is about, as plain values."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -79,3 +79,32 @@ class Page:
 
     files: list[File]
     more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """A file on its way from a URL. States: pending, running, done, failed, cancelled.
+
+    `bytes` of `total`, where that is known, have come in the latest of `tries`, which the replica `owner` runs. The URL
+    may be a secret, so it does not show in the representation.
+    """
+
+    id: UUID
+    url: str = field(repr=False)
+    name: str | None
+    state: str
+    owner: UUID | None
+    tries: int
+    bytes: int
+    total: int | None
+    file_id: UUID | None
+    error: str | None
+    started_at: datetime | None
+    updated_at: datetime | None
+
+    @property
+    def rate(self) -> float | None:
+        """Bytes a second, from the beginning of the try to its latest news."""
+        if self.started_at is None or self.updated_at is None or self.updated_at <= self.started_at:
+            return None
+        return self.bytes / (self.updated_at - self.started_at).total_seconds()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -15,7 +16,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -74,6 +75,9 @@ class Settings(BaseSettings):
     )
     max_expiry: PositiveFloat | None = Field(None, description="longest lifetime that may be asked for; empty: any")
     gone_retention: NonNegativeFloat = Field(604_800.0, description="how long an expired file answers 410 before 404")
+    import_allow: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        (), description="networks that imports may reach although they are not public, separated by commas"
+    )
     workers: PositiveInt = Field(1, description="processes that share the port")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged, on stderr")
 
@@ -92,6 +96,12 @@ class Settings(BaseSettings):
         if value is not None and value < (info.data.get("default_expiry") or 0):
             raise ValueError(f"must not be less than {PREFIX}DEFAULT_EXPIRY")
         return value
+
+    @field_validator("import_allow", mode="before")
+    @classmethod
+    def _networks(cls, value: Any) -> Any:
+        parts = value.split(",") if isinstance(value, str) else map(str, value)
+        return tuple(ip_network(part.strip()) for part in parts if part.strip())
 
     @field_validator("database_url")
     @classmethod
@@ -137,7 +147,7 @@ def table() -> list[tuple[str, str, str]]:
     """Name of the variable, default, meaning: for `--help` and for the test that keeps the README equal."""
     rows = []
     for name, field in Settings.model_fields.items():
-        default = "" if field.default is None else str(field.default)
+        default = "" if field.default in (None, ()) else str(field.default)
         shown = default.lower() if field.annotation is bool else default
         rows.append((PREFIX + name.upper(), shown, str(field.description)))
     return rows

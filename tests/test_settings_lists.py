@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from file_service.clients.commands import TOKEN
 from file_service.settings import BadSettings, Settings, from_environment, table
 
 README = Path(__file__).parent.parent / "README.md"
@@ -17,7 +18,7 @@ NAMES = {f"FILE_SERVICE_{name.upper()}" for name in Settings.model_fields}
 def test_readme_lists_every_setting_with_its_default_and_meaning() -> None:
     rows = {tuple(cell.strip(" `") for cell in line.split("|")[1:4]) for line in README.read_text().splitlines()}
     assert set(table()) <= rows
-    assert set(re.findall(r"FILE_SERVICE_[A-Z0-9_]+", README.read_text())) <= NAMES
+    assert set(re.findall(r"FILE_SERVICE_[A-Z0-9_]+", README.read_text())) <= {*NAMES, TOKEN}
 
 
 def test_help_lists_every_setting() -> None:

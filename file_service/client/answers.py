@@ -51,7 +51,7 @@ def stored(answer: Answer, size: int, sha256: bytes) -> Stored:
     """The answer to an upload of `size` bytes. Raises `AnsweredError` and `DigestMismatch`."""
     if not answer.success:
         raise refusal(answer)
-    record = _json_object(answer.content)
+    record = json_object(answer.content)
     link = record.get("url") or answer.headers.get("Location")
     claims = {digest for digest in (repr_digest(answer.headers), _hex(record.get("sha256"))) if digest}
     if not isinstance(link, str) or not claims:
@@ -63,7 +63,7 @@ def stored(answer: Answer, size: int, sha256: bytes) -> Stored:
 
 def refusal(answer: Answer) -> AnsweredError:
     """The error that the answer stands for, in its own words where it has any (RFC 9457)."""
-    problem = _json_object(answer.content)
+    problem = json_object(answer.content)
     words = problem.get("detail") or problem.get("title") or _phrase(answer)
     failed = answer.success or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
     kind = ServerFailed if failed else RefusedByServer
@@ -122,7 +122,8 @@ def _phrase(answer: Answer) -> str:
         return "No explanation"
 
 
-def _json_object(content: bytes) -> dict[str, Any]:
+def json_object(content: bytes) -> dict[str, Any]:
+    """The JSON object in `content`, an empty one where there is something else."""
     with suppress(ValueError, RecursionError):
         if isinstance(value := json.loads(content), dict):
             return value

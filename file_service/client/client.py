@@ -15,7 +15,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 from yarl import URL
 
 from file_service.client.answers import Answer, Stored, refusal, stored
-from file_service.client.errors import ServerFailed, TransferError, local_problems, network_problems
+from file_service.client.errors import PASSING, ServerFailed, TransferError, local_problems, network_problems
 from file_service.client.fetching import Download, Sink, part_file
 from file_service.client.progress import Progress, unseen
 from file_service.client.sending import Body, FileSource, Source, StreamSource, upload_headers
@@ -33,12 +33,12 @@ T = TypeVar("T")
 BACKOFF = wait_exponential_jitter(multiplier=0.5, max=30, jitter=0.5)
 
 
-def address(url: str) -> URL:
-    """Where files are sent; a server alone stands for its `/files`. Raises ValueError."""
+def address(url: str, path: str = "/files") -> URL:
+    """Where files are sent; a server alone stands for its `/files`, or another `path`. Raises ValueError."""
     parsed = URL(url)
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ValueError("The address must begin with http:// or https:// and a host.")
-    return parsed.with_path("/files") if parsed.path in ("", "/") else parsed
+    return parsed.with_path(path) if parsed.path in ("", "/") else parsed
 
 
 class Client:
@@ -124,6 +124,26 @@ class Client:
             await self._persistently(partial(self._get, download))
         if not download.verified():
             self._notice("The server announced no SHA-256; the bytes could not be verified.")
+
+    async def ask(self, method: str, link: str = "", json: object = None, *, repeatable: bool = True) -> Answer:
+        """A short request for a short answer, of any status; `link` is relative to the client's own address.
+
+        Tried again while it fails for a passing reason, unless it is not `repeatable`. Raises TransferError.
+        """
+        url = self._url.join(URL(link))
+
+        async def attempt() -> Answer:
+            with network_problems():
+                async with (
+                    asyncio.timeout(CONNECT + self._idle),
+                    self._session.request(method, url, json=json, allow_redirects=False) as response,
+                ):
+                    answer = await _answer(response)
+            if answer.status in PASSING:
+                raise refusal(answer)
+            return answer
+
+        return await self._persistently(attempt, lambda: repeatable)
 
     async def _persistently(
         self, attempt: Callable[[], Awaitable[T]], repeatable: Callable[[], bool] = lambda: True

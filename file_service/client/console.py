@@ -7,7 +7,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from file_service.client.answers import printable
 from file_service.client.client import Client
 from file_service.client.errors import DigestMismatch, LocalProblem, RefusedByServer, TransferError
 from file_service.client.fetching import DescriptorSink
+from file_service.client.importing import import_url
 from file_service.client.progress import Progress
 from file_service.client.sending import read_descriptor
 
@@ -98,7 +99,19 @@ async def fetch(client: Client, console: Console, link: str, path: Path | None, 
     return 0
 
 
-def run(client: Client, work: Coroutine[Any, Any, int], *, leaves: bool = True) -> int:
+async def import_(client: Client, console: Console, url: str, name: str | None) -> int:
+    """Have the server import, and print the link; the exit status."""
+    console.label = printable(url.partition("?")[0].rpartition("@")[2])
+    try:
+        with console.progress() as progress:
+            link = await import_url(client, url, name=name, progress=progress)
+    except TransferError as error:
+        return console.failed(error)
+    click.echo(link)
+    return 0
+
+
+def run(client: AbstractAsyncContextManager[Any], work: Coroutine[Any, Any, int], *, leaves: bool = True) -> int:
     """The exit status of `work`. If it `leaves` anything behind when killed, SIGINT and SIGTERM cancel it instead."""
 
     async def main() -> int:

@@ -5,6 +5,7 @@ TransferError
 │   ├── RefusedByServer     an answer 3xx or 4xx
 │   └── ServerFailed        an answer 5xx, or one that cannot be right
 ├── ServerUnreachable       no connection, or it broke, or nothing moved any more
+├── ImportFailed            the server did not get the file that it was to import
 ├── DigestMismatch          the bytes at the other end are not those at this end
 └── LocalProblem            a file here cannot be read or written, or changed meanwhile
 """
@@ -47,6 +48,10 @@ class ServerUnreachable(TransferError):
     def __init__(self, reason: str, *, passing: bool = True) -> None:
         super().__init__(reason)
         self.passing = passing
+
+
+class ImportFailed(TransferError):
+    """The import failed, or somebody else cancelled it; the text is the server's."""
 
 
 class DigestMismatch(TransferError):

@@ -126,6 +126,28 @@ replica = sa.Table(
     sa.Column("lease_until", Moment, nullable=False, comment="its attempts are alive until then"),
 )
 
+UNFINISHED = sa.text("state IN ('pending', 'running')")
+
+import_ = sa.Table(
+    "import",
+    metadata,
+    sa.Column("id", sa.Uuid, primary_key=True),
+    sa.Column("url", sa.Text, nullable=False, comment="may be a secret"),
+    sa.Column("name", sa.Text, comment="asked for; else the other server names the file"),
+    sa.Column("state", sa.String(9), nullable=False),
+    sa.Column("owner", sa.Uuid, comment="the replica that runs it"),
+    sa.Column("tries", sa.Integer, nullable=False, server_default="0", comment="how often it was begun"),
+    sa.Column("bytes", sa.BigInteger, nullable=False, server_default="0", comment="come so far in the latest try"),
+    sa.Column("total", sa.BigInteger, comment="bytes announced by the other server"),
+    sa.Column("file_id", sa.Uuid, comment="the file at the end; it may be deleted since"),
+    sa.Column("error", sa.Text),
+    sa.Column("created_at", Moment, nullable=False),
+    sa.Column("started_at", Moment, comment="the beginning of the latest try"),
+    sa.Column("updated_at", Moment),
+    sa.CheckConstraint("state IN ('pending', 'running', 'done', 'failed', 'cancelled')", name="state"),
+    sa.Index("ix_import_unfinished", "created_at", sqlite_where=UNFINISHED, postgresql_where=UNFINISHED),
+)
+
 storage = sa.Table(
     "storage",
     metadata,

@@ -1,20 +1,14 @@
 """The request body: what its headers must say, and its bytes as they come."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 
 from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from file_service.errors import BadRequest, BodyIdle, LengthRequired, UnsupportedEncoding
+from file_service.errors import BadRequest, LengthRequired, UnsupportedEncoding
+from file_service.service.streams import progressing
 
-PROGRESS = 4096  # bytes that count as progress; less than this in the idle time is a stalled body
-POLL = 1.0  # seconds between looks at whether a silent body can still come
-TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-MAX_TYPE = 255
-DEFAULT_TYPE = "application/octet-stream"
-FORM_DEFAULT = "application/x-www-form-urlencoded"  # what `curl --data-binary` claims for every file
 QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 KEY = re.compile(r"[\x21-\x7e]{1,255}")
 WAITING = web.RequestKey("waiting", bool)  # there while the client waits for 100 Continue
@@ -65,14 +59,6 @@ def _refuse_unknown(request: web.Request) -> None:
         raise web.HTTPExpectationFailed(text="Only Expect: 100-continue is known.")
 
 
-def content_type(header: str | None) -> str:
-    """The type to keep: `header` when it reads like one, else `application/octet-stream`."""
-    header = (header or "").strip()
-    plain = header.partition(";")[0].strip().lower()
-    usable = TYPE.fullmatch(plain) and plain != FORM_DEFAULT and len(header) <= MAX_TYPE and header.isprintable()
-    return header if usable and header.isascii() else DEFAULT_TYPE
-
-
 def retry_key(request: web.Request) -> str | None:
     """The Idempotency-Key: a structured-field string or a bare token, up to 255 visible characters."""
     fields = request.headers.getall("Idempotency-Key", [])
@@ -89,41 +75,19 @@ def retry_key(request: web.Request) -> str | None:
 async def body(request: web.Request, idle: float) -> AsyncIterator[bytes]:
     """The bytes of the body as they come; whoever asks for the first one thereby accepts the upload.
 
-    Raises `BodyIdle` when fewer than `PROGRESS` bytes come in `idle` seconds, `BrokenFraming`, and ConnectionResetError
-    when the client leaves. The time the caller takes with a chunk does not count.
+    Raises `BodyIdle` (see `progressing`), `BrokenFraming`, and ConnectionResetError when the client leaves.
     """
     await _continue(request)
-    loop = asyncio.get_running_loop()
-    deadline, moved = loop.time() + idle, 0
-    chunks = request.content.iter_any().__aiter__()
-    while True:
-        try:
-            chunk = await _next(request, chunks, deadline)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            raise BodyIdle(idle) from None
-        except (web.RequestPayloadError, HttpProcessingError):
-            raise BrokenFraming from None
-        moved += len(chunk)
-        received = loop.time()
-        if moved >= PROGRESS:
-            deadline, moved = received + idle, 0
-        yield chunk
-        deadline += loop.time() - received
 
+    def check() -> None:
+        if _unparsable(request):
+            raise BrokenFraming
 
-async def _next(request: web.Request, chunks: AsyncIterator[bytes], deadline: float) -> bytes:
-    loop = asyncio.get_running_loop()
-    while True:
-        try:
-            async with asyncio.timeout_at(min(deadline, loop.time() + POLL)):
-                return await anext(chunks)
-        except TimeoutError:
-            if _unparsable(request):
-                raise BrokenFraming from None
-            if loop.time() >= deadline:
-                raise
+    try:
+        async for chunk in progressing(request.content.iter_any(), idle, check):
+            yield chunk
+    except (web.RequestPayloadError, HttpProcessingError):
+        raise BrokenFraming from None
 
 
 def _unparsable(request: web.Request) -> bool:

@@ -9,6 +9,7 @@ from aiohttp import web
 from file_service.service.archives import ArchiveService
 from file_service.service.deliveries import DeliveryService
 from file_service.service.files import FileService
+from file_service.service.imports import ImportService
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ Checks: TypeAlias = Mapping[str, Callable[[], Awaitable[None]]]
 ARCHIVES = web.AppKey("archives", ArchiveService)
 DELIVERIES = web.AppKey("deliveries", DeliveryService)
 FILES = web.AppKey("files", FileService)
+IMPORTS = web.AppKey("imports", ImportService)
 RULES = web.AppKey("rules", HttpRules)
 STATE = web.AppKey("state", State)
 PARTS: web.AppKey[Checks] = web.AppKey("parts", Mapping)  # what readiness asks, by name

@@ -2,11 +2,12 @@
 
 from aiohttp import web
 
-from file_service.handlers import archive, download, files, metrics, ops, upload
+from file_service.handlers import archive, download, files, imports, metrics, ops, upload
 from file_service.handlers.body import expect
 from file_service.handlers.records import CANONICAL
 
 SLASH = "{slash:/?}"
+IMPORT = f"/imports/{{id:{CANONICAL}}}"
 FILE = f"/files/{{id:{CANONICAL}}}"
 NAME = "/files/{name:(?s:.+)}"
 NO_FILE = rf"/files/{{name:(?s:(?!{CANONICAL}(?:/meta)?/?\Z).+)}}"
@@ -24,6 +25,9 @@ def add_routes(app: web.Application) -> None:
     router.add_route("PUT", NAME, upload.put, expect_handler=expect)
     router.add_route("*", NO_FILE, files.missing)
     router.add_get("/archive.zip", archive.archive)
+    router.add_route("POST", f"/imports{SLASH}", imports.add, expect_handler=expect)
+    router.add_get(f"{IMPORT}{SLASH}", imports.get)
+    router.add_delete(f"{IMPORT}{SLASH}", imports.cancel)
     router.add_get("/metrics", metrics.metrics)
     router.add_get("/health/live", ops.live)
     router.add_get("/health/ready", ops.ready)

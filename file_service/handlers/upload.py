@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
+from file_service.content_types import content_type
 from file_service.digests import expected_digests
 from file_service.errors import BadRequest
-from file_service.handlers.body import announced_length, body, content_type, retry_key
+from file_service.handlers.body import announced_length, body, retry_key
 from file_service.handlers.keys import FILES, RULES
 from file_service.handlers.multipart import FormPart, boundary_of, form_parts
 from file_service.handlers.records import path, prefers_json, receipt_record, validators

@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from isal import isal_zlib
 
 from file_service.aio import uncancelled
-from file_service.errors import DigestMismatch, TooLarge
+from file_service.errors import BodyIdle, DigestMismatch, TooLarge
 
 Digests = Mapping[str, bytes]  # RFC 9530 algorithm name -> digest
 SHA256 = "sha-256"
 ALGORITHMS: dict[str, str] = {"sha-256": "sha256", "sha-512": "sha512", "md5": "md5"}
+PROGRESS = 4096  # bytes that count as progress
+POLL = 1.0  # seconds of silence between two checks
 INLINE = 32 << 10  # a block this small is hashed sooner than a thread takes it
 
 
@@ -25,6 +27,34 @@ async def limited(chunks: AsyncIterator[bytes], limit: int | None) -> AsyncItera
         if limit is not None and size > limit:
             raise TooLarge(f"The file is larger than the limit of {limit} bytes.")
         yield chunk
+
+
+async def progressing(
+    chunks: AsyncIterator[bytes], idle: float, check: Callable[[], None] = lambda: None
+) -> AsyncIterator[bytes]:
+    """The same chunks; `BodyIdle` when fewer than `PROGRESS` bytes come in `idle` seconds.
+
+    While nothing comes `check` is called now and then and may raise. The time the caller takes does not count.
+    """
+    loop = asyncio.get_running_loop()
+    deadline, moved, source = loop.time() + idle, 0, aiter(chunks)
+    while True:
+        try:
+            async with asyncio.timeout_at(min(deadline, loop.time() + POLL)):
+                chunk = await anext(source)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            check()
+            if loop.time() >= deadline:
+                raise BodyIdle(idle) from None
+            continue
+        moved += len(chunk)
+        received = loop.time()
+        if moved >= PROGRESS:
+            deadline, moved = received + idle, 0
+        yield chunk
+        deadline += loop.time() - received
 
 
 async def coalesced(chunks: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:

@@ -22,7 +22,10 @@ FORGET = 86_400.0  # seconds until the lease of a dead replica is dropped
 
 
 class Sweeper:
-    """The background work of one replica; all times are seconds. `settle` is work that others left for it."""
+    """The background work of one replica; all times are seconds.
+
+    `settle` is work that others left for it; `dead`, told the grace, deals with what dead replicas were at.
+    """
 
     def __init__(
         self,
@@ -33,8 +36,10 @@ class Sweeper:
         interval: float,
         gone_retention: float = 604_800.0,
         settle: Sequence[Callable[[], Awaitable[None]]] = (),
+        dead: Sequence[Callable[[float], Awaitable[None]]] = (),
     ) -> None:
         self._settle = settle
+        self._dead = dead
         self._gone_retention = gone_retention
         self._service = service
         self._replicas = replicas
@@ -97,6 +102,8 @@ class Sweeper:
         # starts now cannot know that it was.
         if asyncio.get_running_loop().time() < self._quiet_until:
             return 0
+        for deal_with in self._dead:
+            await deal_with(self._lease_time)
         return await self._service.files.give_up_dead(grace=self._lease_time)
 
     def _pause(self) -> None:

@@ -46,6 +46,7 @@ async def _raw(request: web.Request, path_name: str | None) -> Receipt:
         content_type(request.headers.get("Content-Type")),
         body(request, request.app[RULES].body_idle),
         expected=expected_digests(_joined(request, *DIGEST_FIELDS)),
+        length=announced_length(request),
         key=retry_key(request),
         terms=files.agree(parse_terms(_joined(request, *TERM_FIELDS.values()))),
     )

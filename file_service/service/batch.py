@@ -36,25 +36,32 @@ class Batch:
         self._received: list[tuple[Attempt, Received]] = []
 
     async def add(
-        self, name: str | None, content_type: str, chunks: AsyncIterator[bytes], expected: Digests | None = None
+        self,
+        name: str | None,
+        content_type: str,
+        chunks: AsyncIterator[bytes],
+        expected: Digests | None = None,
+        length: int | None = None,
     ) -> None:
-        """Take one file in: durable when this returns, visible when the batch ends.
+        """Take one file in, of `length` bytes if that is known: durable when this returns, visible when the batch ends.
 
         Raises `TooLarge`, `DigestMismatch`, `KeyReused` and what the storage and the chunks raise.
         """
         service, expected = self._service, expected or {}
         attempt = Attempt(uuid4(), uuid4())
+        name = name or str(attempt.id)
         key = RetryKey(self._key, len(self._attempts) + len(self._stored)) if self._key else None
         chunks = limited(chunks, service.rules.max_file_size)
         self._attempts.append(attempt)
-        stored = await service.files.begin(attempt, service.owner, name or str(attempt.id), content_type, key)
+        stored = await service.files.begin(attempt, service.owner, name, content_type, key)
         if stored is not None:
             self._attempts.remove(attempt)
             await _same(stored, chunks, expected)
             self._stored.append(stored)
             return
         hashes = Hashes({SHA256, *expected})
-        async with staged(service.storage, attempt.key) as writer:
+        metadata = {"id": str(attempt.id), "name": name}
+        async with staged(service.storage, attempt.key, length=length, metadata=metadata) as writer:
             await copy(coalesced(chunks, service.rules.block_size), writer.write, hashes)
             hashes.verify(expected)
         self._received.append((attempt, Received(writer.offset, hashes.digest(SHA256), hashes.crc32)))

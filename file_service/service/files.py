@@ -66,12 +66,13 @@ class FileService:
         chunks: AsyncIterator[bytes],
         *,
         expected: Digests | None = None,
+        length: int | None = None,
         key: str | None = None,
         terms: Terms = NO_TERMS,
     ) -> Receipt:
-        """Store one file; when this returns it is durable and visible."""
+        """Store one file, of `length` bytes if that is known; when this returns it is durable and visible."""
         async with self.batch(key, terms) as batch:
-            await batch.add(name, content_type, chunks, expected)
+            await batch.add(name, content_type, chunks, expected, length)
         return batch.receipts[0]
 
     @asynccontextmanager

@@ -138,6 +138,7 @@ class ImportService:
                 job.name or answer.name,
                 answer.content_type,
                 self._counted(job, answer, progress),
+                length=answer.size,
                 key=try_key(job),
                 terms=self._files.agree(NO_TERMS),
             )

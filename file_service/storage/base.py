@@ -9,16 +9,19 @@ All methods raise `StorageFull`, `StorageFailed` or `Unavailable("storage")`, ne
 """
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import Protocol, TypeAlias, runtime_checkable
 from uuid import UUID
 
 from file_service.aio import uncancelled
 from file_service.errors import ServiceError
 
 log = logging.getLogger(__name__)
+Metadata: TypeAlias = Mapping[str, str]
+NO_METADATA: Metadata = MappingProxyType({})
 
 
 class Writer(Protocol):
@@ -48,8 +51,12 @@ class Writer(Protocol):
 class Storage(Protocol):
     """A place for files."""
 
-    async def create(self, key: UUID) -> Writer:
-        """Begin a write under a fresh key."""
+    async def create(self, key: UUID, *, length: int | None = None, metadata: Metadata = NO_METADATA) -> Writer:
+        """Begin a write under a fresh key, of `length` bytes where that is known.
+
+        The metadata are for people who look at the place without the database; a backend that can keeps them beside the
+        bytes, and nothing reads them back.
+        """
 
     async def resume(self, key: UUID, token: str) -> Writer:
         """Continue a suspended write at its offset; `NotFound` when there is none."""
@@ -115,14 +122,16 @@ class MarkedStorage(Storage, Marked, Protocol):
 
 
 @asynccontextmanager
-async def staged(storage: Storage, key: UUID) -> AsyncIterator[Writer]:
+async def staged(
+    storage: Storage, key: UUID, *, length: int | None = None, metadata: Metadata = NO_METADATA
+) -> AsyncIterator[Writer]:
     """A writer that is committed when the block ends well; when anything at all goes wrong nothing is left of it.
 
     A cancellation may hit a `create` or a `commit` that has come to its end all the same.
     """
     writer: Writer | None = None
     try:
-        writer = await storage.create(key)
+        writer = await storage.create(key, length=length, metadata=metadata)
         yield writer
         await uncancelled(writer.commit())
     except BaseException:

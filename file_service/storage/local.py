@@ -24,7 +24,7 @@ from caio.python_aio_asyncio import AsyncioContext
 
 from file_service.aio import uncancelled
 from file_service.errors import Damaged, StorageFailed
-from file_service.storage.base import Found, Listed, Storage, Writer
+from file_service.storage.base import NO_METADATA, Found, Listed, Metadata, Storage, Writer
 from file_service.storage.disk import Disk
 from file_service.storage.system import read_cached, renamed
 
@@ -61,8 +61,8 @@ class LocalStorage:
         for key in list(self._lately):
             self._forget(key)
 
-    async def create(self, key: UUID) -> LocalWriter:
-        """Open the temporary file."""
+    async def create(self, key: UUID, *, length: int | None = None, metadata: Metadata = NO_METADATA) -> LocalWriter:
+        """Open the temporary file; of what is known of the file a folder has no use."""
         return LocalWriter(self, key, await self.run(self.disk.create, key, unwanted=lambda opened: opened.close()), 0)
 
     async def resume(self, key: UUID, token: str) -> LocalWriter:

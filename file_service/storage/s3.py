@@ -26,7 +26,7 @@ from uuid import UUID
 
 from file_service.aio import uncancelled
 from file_service.errors import Damaged, NotFound, ServiceError, Unavailable
-from file_service.storage.base import Marked, Storage, Writer
+from file_service.storage.base import NO_METADATA, Marked, Metadata, Storage, Writer
 from file_service.storage.multipart_upload import MultipartUploader
 from file_service.storage.part_memory import PartMemory
 from file_service.storage.part_sizes import MIB, PartSizes, TooManyParts
@@ -102,14 +102,14 @@ class S3Storage:
         self._marker = Marker(client, bucket, prefix)
         self._identity: UUID | None = None
 
-    async def create(self, key: UUID, *, length: int | None = None) -> S3Writer:
+    async def create(self, key: UUID, *, length: int | None = None, metadata: Metadata = NO_METADATA) -> S3Writer:
         """Begin; the bucket sees nothing before a part is full. The parts are made to hold `length` bytes, if known.
 
         Raises `TooLarge` when they cannot.
         """
         with renamed():
             sizes = replace(self._sizes, length=length)
-        return S3Writer(self, key, sizes, self._uploader(key, sizes))
+        return S3Writer(self, key, sizes, self._uploader(key, sizes, metadata=metadata))
 
     async def resume(self, key: UUID, token: str) -> S3Writer:
         """Go on after the parts and the tail that are in the bucket."""

@@ -32,6 +32,9 @@ async def test_files_of_any_size_come_back_from_a_bucket(serve: Callable[..., Aw
                     assert (answer.status, await answer.read()) == (200, content)
             async with client.get(links[-1], headers={"Range": "bytes=5242870-5242890"}) as answer:
                 assert (answer.status, await answer.read()) == (206, LARGE[5242870:5242891])
+            records = [(await (await client.get(f"{link}meta")).json()) for link in links]
+            heads = [bucket.head(key)["Metadata"] for key in bucket.sizes() if not key.endswith(".file-service")]
+            assert {head["id"] for head in heads} == {record["id"] for record in records}
             for link in links:
                 async with client.delete(link) as answer:
                     assert answer.status == 204

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from uuid import UUID, uuid4
 
 import pytest
@@ -128,6 +129,15 @@ async def test_parts_grow_so_that_a_long_stream_fits(small: tuple[S3Storage, Buc
     key = await store(storage, DATA, 100)
     assert await read(storage, key) == DATA
     assert parts_of(bucket, key) <= 10
+
+
+async def test_an_object_says_whose_it_is_without_the_database(small: tuple[S3Storage, Bucket]) -> None:
+    storage, bucket = small
+    name = 'résumé "1".txt'
+    async with staged(storage, key := uuid4(), length=3, metadata={"id": "4f", "name": name}) as writer:
+        await writer.write(b"abc")
+    found = {label.lower(): unquote(value) for label, value in bucket.head(place(key))["Metadata"].items()}
+    assert found == {"attempt": key.hex, "id": "4f", "name": name}
 
 
 async def test_a_known_length_makes_the_parts_fit(small: tuple[S3Storage, Bucket]) -> None:

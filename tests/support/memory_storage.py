@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from uuid import UUID
 
 from file_service.errors import Damaged, NotFound, StorageFull, Unavailable
-from file_service.storage.base import Bounded, Marked, Storage, Writer
+from file_service.storage.base import NO_METADATA, Bounded, Marked, Metadata, Storage, Writer
 
 
 class MemoryStorage:
@@ -25,7 +25,7 @@ class MemoryStorage:
         self._room = room
         self._identity: UUID | None = None
 
-    async def create(self, key: UUID) -> MemoryWriter:
+    async def create(self, key: UUID, *, length: int | None = None, metadata: Metadata = NO_METADATA) -> MemoryWriter:
         """Begin with no bytes."""
         self.staged[key] = bytearray()
         await asyncio.sleep(0)

@@ -2,8 +2,8 @@
 
 An object that fits into one part goes by one PutObject when it is complete. A longer one is a multipart upload: while
 one part is received those before it are sent, a few at a time, each from memory, so that it can be sent again. Every
-body has its Content-MD5 (RFC 1864), the one checksum that every store verifies; over https the body is then not signed
-besides. No trailers: stores are known to refuse them, or to keep their framing in the object.
+body has one checksum that the store verifies, see `body_of`. No trailers: stores are known to refuse them, or to keep
+their framing in the object.
 
 Nothing is visible before `complete`, which ends with a HEAD: only an object of the right size that carries the mark of
 this attempt counts, and it counts however the request before it ended. What is not completed is aborted, and the abort
@@ -14,9 +14,8 @@ made leaves an unfinished upload in the bucket: a lifecycle rule for those is a 
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -26,6 +25,7 @@ from uuid import uuid4
 from botocore.exceptions import ClientError
 
 from file_service.aio import uncancelled
+from file_service.storage.part_body import PartBuffer
 from file_service.storage.part_memory import PartMemory, PartShare
 from file_service.storage.part_sizes import PartSizes, TooManyParts
 from file_service.storage.s3_parts import Part, abort, body_of
@@ -45,17 +45,11 @@ class Altered(Exception):
 
 @dataclass(slots=True)
 class Gathered:
-    """The part that is being received: `size` bytes when it is full."""
+    """The part that is being received."""
 
     number: int
-    size: int
     share: PartShare
-    buffer: io.BytesIO = field(default_factory=io.BytesIO)
-
-    @property
-    def room(self) -> int:
-        """Bytes it still takes."""
-        return self.size - self.buffer.tell()
+    buffer: PartBuffer
 
 
 class MultipartUploader:
@@ -115,24 +109,24 @@ class MultipartUploader:
             raise
 
     @property
-    def tail(self) -> bytes:
+    def tail(self) -> memoryview:
         """The bytes that are in no part yet."""
-        return self._gathered.buffer.getvalue() if self._gathered else b""
+        return self._gathered.buffer.content() if self._gathered else memoryview(b"")
 
     async def write(self, chunk: bytes) -> None:
         """Append `chunk`; waits for memory, and while enough parts are on their way. Raises what a part failed with."""
         rest = memoryview(chunk)
         while rest:
             part = self._gathered or self._begin()
-            if not part.room:
+            if not part.buffer.room:
                 await self._send(part)
                 continue
-            piece = rest[: part.room]
+            piece = rest[: part.buffer.room]
             await part.share.grow(len(piece))
             part.buffer.write(piece)
             self.offset += len(piece)
             rest = rest[len(piece) :]
-        if self._gathered and not self._gathered.room and self.upload_id:
+        if self._gathered and not self._gathered.buffer.room and self.upload_id:
             await self._send(self._gathered)
 
     async def arrived(self) -> None:
@@ -176,7 +170,7 @@ class MultipartUploader:
             raise TooManyParts(f"a part of {size} bytes does not fit into the memory")
         if length > self.offset:
             size = min(size, length - self.offset)
-        self._gathered = Gathered(number, size, self._memory.share(size))
+        self._gathered = Gathered(number, self._memory.share(size), PartBuffer(size))
         return self._gathered
 
     async def _send(self, part: Gathered) -> None:
@@ -190,7 +184,7 @@ class MultipartUploader:
             self._slots.release()
             raise
         self._sent, self._gathered = part.number, None
-        task = asyncio.create_task(self._upload(part.number, part.buffer.getvalue()))
+        task = asyncio.create_task(self._upload(part.number, part.buffer.content()))
         self._tasks.add(task)
         task.add_done_callback(partial(self._ended, part.share))
 
@@ -205,8 +199,8 @@ class MultipartUploader:
         answer = await self._patience(lambda: self._client.create_multipart_upload(**self._place, **self._options))
         self.upload_id = answer["UploadId"]
 
-    async def _upload(self, number: int, data: bytes) -> None:
-        body = await body_of(data)
+    async def _upload(self, number: int, data: memoryview) -> None:
+        body = await body_of(self._client, data)
         where: dict[str, Any] = {**self._place, "UploadId": self.upload_id, "PartNumber": number}
         answer = await self._patience(lambda: self._client.upload_part(**where, **body), len(data))
         self.parts[number] = Part.of(number, len(data), answer)
@@ -224,7 +218,7 @@ class MultipartUploader:
 
     async def _put(self) -> None:
         data = self.tail
-        body = await body_of(data)
+        body = await body_of(self._client, data)
         await self._patience(lambda: self._client.put_object(**self._place, **body, **self._options), len(data))
 
     async def _complete(self) -> None:

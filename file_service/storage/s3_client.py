@@ -34,7 +34,7 @@ async def s3_client(
     `ca_file` has the certificates to trust in place of the usual ones. Credentials come from the ordinary AWS chain,
     unless `keys` are an access key id and its secret.
 
-    Bodies come with their Content-MD5, so no other checksum is made where none is required: as trailers they are
+    Bodies come with a checksum (`s3_parts.body_of`), so no other is made where none is required: as trailers they are
     refused by some stores and kept in the object by others. A server that never answers `Expect: 100-continue` would
     hang an upload. Each open download has a connection, so their number has no limit here: that of the service's own
     connections bounds it.

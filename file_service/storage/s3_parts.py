@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
+from file_service.storage.part_body import PartBody
 from file_service.storage.s3_retries import Patience, is_missing
 
 if TYPE_CHECKING:
@@ -58,10 +59,17 @@ async def abort(client: S3Client, upload: Mapping[str, Any], patience: Patience)
     raise TimeoutError("parts of an aborted upload keep arriving")
 
 
-async def body_of(data: bytes) -> dict[str, Any]:
-    """The arguments that send `data` with its checksum."""
-    return {"Body": data, "ContentMD5": _md5(data) if len(data) <= INLINE else await asyncio.to_thread(_md5, data)}
+async def body_of(client: S3Client, data: memoryview) -> dict[str, Any]:
+    """The arguments that send `data` with the one checksum that every store verifies.
+
+    Over plain HTTP the signature covers the body's SHA-256. Over TLS the SDK does not sign bodies, and Content-MD5
+    (RFC 1864) stands in.
+    """
+    body = {"Body": PartBody(data)}
+    if client.meta.endpoint_url.startswith("http:"):
+        return body
+    return {**body, "ContentMD5": _md5(data) if len(data) <= INLINE else await asyncio.to_thread(_md5, data)}
 
 
-def _md5(data: bytes) -> str:
+def _md5(data: memoryview) -> str:
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()

@@ -77,9 +77,9 @@ class Unfinished:
                 await self._abort(id_)
         return Kept(chosen if kept else None, kept, tail.size if tail and offset == tail.base else 0)
 
-    async def keep_tail(self, base: int, upload_id: str | None, data: bytes) -> None:
+    async def keep_tail(self, base: int, upload_id: str | None, data: memoryview) -> None:
         """Store `data`, which begins at the offset `base`, in place of the tail before."""
-        body = await body_of(data)
+        body = await body_of(self._client, data)
         marks = {BASE: str(base), UPLOAD: upload_id or ""}
         await self._patience(lambda: self._client.put_object(**self.tail_place, **body, Metadata=marks), len(data))
 

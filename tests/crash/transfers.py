@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,6 +12,7 @@ from tests.support.process import Service
 from tests.support.raw import connection, read_answer
 
 MIB = 1 << 20
+CHUNK = 16 * MIB
 RECEIVED = 4096  # bytes that a reader's side of a connection holds, about
 
 
@@ -33,10 +34,26 @@ def upload(service: Service, path: Path) -> str:
     return answer.body.decode()
 
 
-def upload_at_once(service: Service, path: Path, count: int) -> list[str]:
+def upload_in_chunks(service: Service, path: Path) -> str:
+    """Send a file without telling its length; the id."""
+    size = path.stat().st_size
+    with connection(service.url, timeout=600) as sock, path.open("rb") as file:
+        sock.sendall(b"POST /files HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for offset in range(0, size, CHUNK):
+            length = min(CHUNK, size - offset)
+            sock.sendall(b"%x\r\n" % length)
+            sock.sendfile(file, offset, length)
+            sock.sendall(b"\r\n")
+        sock.sendall(b"0\r\n\r\n")
+        answer = read_answer(sock)
+    assert answer.status == 201, answer
+    return answer.body.decode()
+
+
+def upload_at_once(service: Service, path: Path, count: int, send: Callable[..., str] = upload) -> list[str]:
     """The same file so many times; the ids."""
     with ThreadPoolExecutor(count) as clients:
-        return list(clients.map(lambda _: upload(service, path), range(count)))
+        return list(clients.map(lambda _: send(service, path), range(count)))
 
 
 @contextmanager

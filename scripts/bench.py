@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import shutil
 import signal
 import socket
@@ -19,10 +20,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 HERE = Path(__file__).parent
 CURL, WRK, DD = (shutil.which(name) or name for name in ("curl", "wrk", "dd"))
@@ -193,7 +196,7 @@ def cpu(peer: Peer) -> float:
 
 
 def measure(peer: Peer, blob: Path, note: Callable[[str, float], None]) -> None:
-    """One upload, one download."""
+    """One upload, one download, many ranges."""
     gib = blob.stat().st_size / (1 << 30)
     before = cpu(peer)
     seconds, link = curl(*peer.upload(peer.base, blob))
@@ -203,9 +206,27 @@ def measure(peer: Peer, blob: Path, note: Callable[[str, float], None]) -> None:
     seconds, _ = curl(link)
     note("download s/GiB", seconds / gib)
     note("download CPU s/GiB", (cpu(peer) - before) / gib)
+    if (ranges := read_ranges(link, blob.stat().st_size)) is not None:
+        note("1,000 ranges s", ranges)
     subprocess.run([CURL, "-sS", "-X", "DELETE", "-o", os.devnull, link], check=False, capture_output=True)
     for left in (peer.folder / "files").glob("*"):
         left.unlink()
+
+
+def read_ranges(link: str, size: int) -> float | None:
+    """Seconds for a thousand random ranges of 1 MiB, one after the other on one connection; None without ranges."""
+    where = urlsplit(link)
+    length, start = min(1 << 20, size), time.monotonic()
+    with closing(HTTPConnection(str(where.hostname), where.port)) as connection:
+        for _ in range(1000):
+            offset = random.randrange(size - length + 1)  # noqa: S311 - nobody is to be kept from guessing it
+            connection.request("GET", where.path, headers={"Range": f"bytes={offset}-{offset + length - 1}"})
+            answer = connection.getresponse()
+            if answer.status != HTTPStatus.PARTIAL_CONTENT:
+                return None
+            while answer.read(1 << 18):
+                pass
+    return time.monotonic() - start
 
 
 def measure_small(peer: Peer, small: Path) -> None:

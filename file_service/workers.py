@@ -1,5 +1,6 @@
 """One process, or several that share the port (SO_REUSEPORT) under a supervisor that replaces those that die."""
 
+import ctypes
 import logging
 import signal
 import subprocess
@@ -13,17 +14,26 @@ from file_service.settings import Settings
 log = logging.getLogger(__name__)
 COULD_NOT_START = 1
 LOOK = 0.5  # seconds between two looks at the workers
+PARENT_DEATH_SIGNAL = 1
 WORKER = (sys.executable, "-m", "file_service", "serve", "--worker")
 
 
 def serve_alone(settings: Settings, *, reuse_port: bool = False) -> int:
     """Serve in this process; the exit code, with the reason on stderr when the service could not start."""
+    if reuse_port:
+        _stop_with_the_supervisor()
     try:
         run(settings, reuse_port=reuse_port)
     except (OSError, ServiceError) as error:
         sys.stderr.write(f"file-service: could not start: {error}\n")
         return COULD_NOT_START
     return 0
+
+
+def _stop_with_the_supervisor() -> None:
+    """Have the kernel send SIGTERM when the parent is gone, even by SIGKILL (PR_SET_PDEATHSIG, prctl(2); Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def supervise(settings: Settings) -> int:

@@ -310,6 +310,14 @@ def test_workers_may_be_stopped_while_they_start(spawn: Spawn) -> None:
     assert [pid for pid in workers if psutil.pid_exists(pid)] == []
 
 
+def test_no_worker_outlives_a_supervisor_that_was_killed(spawn: Spawn) -> None:
+    service = spawn(workers=2)
+    eventually(lambda: len(listening(service)) == 2, START)
+    workers = worker_pids(service)
+    os.kill(service.pid, signal.SIGKILL)
+    eventually(lambda: not any(psutil.pid_exists(pid) for pid in workers), PAST_DRAIN)
+
+
 def test_workers_finish_what_runs(spawn: Spawn) -> None:
     service = spawn(workers=2, drain_timeout=DRAIN)
     upload = raw(CONTENT)

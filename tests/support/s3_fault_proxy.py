@@ -38,6 +38,7 @@ class Exchange:
     upstream: ClientSession
     server: str
     part: int | None = None
+    over: bool = False
 
     async def forward(self, body: bytes | None = None) -> web.Response:
         """The server's answer to the request, or to one with another body."""
@@ -112,7 +113,10 @@ class FaultProxy:
         """What the first rule that applies says, else what the server says."""
         self.exchanges.append(exchange)
         rule = next((rule for rule in self._rules if rule.applies(exchange)), None)
-        return await (rule.fault(exchange) if rule else exchange.forward())
+        try:
+            return await (rule.fault(exchange) if rule else exchange.forward())
+        finally:
+            exchange.over = True
 
 
 def operation_of(method: str, path: str, query: Mapping[str, str]) -> str:
@@ -163,9 +167,11 @@ def killing(kill: Callable[[], None], *, answered: bool) -> Fault:
     """Who asks dies of it: before the request goes on its way, or when it is `answered` but has not seen the answer."""
 
     async def fault(exchange: Exchange) -> web.StreamResponse:
-        if answered:
-            await exchange.forward()
-        kill()
+        try:
+            if answered:
+                await exchange.forward()
+        finally:  # also when it does not wait for the answer
+            kill()
         return exchange.reset()
 
     return fault

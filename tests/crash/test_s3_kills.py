@@ -75,11 +75,14 @@ class Bed:
         async def body() -> AsyncIterator[bytes]:
             yield data[:-1]
             async with asyncio.timeout(PATIENCE):
-                while sum(each.over for each in self.proxy.exchanges if each.operation == "UploadPart") < 2:  # noqa: ASYNC110
+                while self._parts_stored() < 2:  # noqa: ASYNC110 - the proxy only keeps a list
                     await asyncio.sleep(0.01)
             yield bytes([data[-1] ^ 1])
 
         return await self._send(url, body(), data)
+
+    def _parts_stored(self) -> int:
+        return sum(each.over for each in self.proxy.exchanges if each.operation == "UploadPart")
 
     async def _send(self, url: str, body: Any, data: bytes) -> int | None:
         value = base64.b64encode(hashlib.sha256(data).digest()).decode()

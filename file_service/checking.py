@@ -8,7 +8,7 @@ from file_service.db.files import Files
 from file_service.errors import ServiceError, StorageFailed
 from file_service.service.check import Report, examine, repair
 from file_service.settings import Settings
-from file_service.storage.base import Listed
+from file_service.storage.base import Found, Listed
 
 CLEAN, FINDINGS, REFUSED = 0, 1, 2
 
@@ -23,7 +23,7 @@ def run_check(settings: Settings, *, repairing: bool) -> int:
 
 
 async def _check(settings: Settings, *, repairing: bool) -> int:
-    async with opened(settings) as (database, storage):
+    async with opened(settings, marry=False) as (database, storage):
         files = Files(database)
         if not isinstance(storage, Listed):
             raise StorageFailed("This kind of storage cannot be listed, so it cannot be checked.")
@@ -38,12 +38,13 @@ async def _check(settings: Settings, *, repairing: bool) -> int:
 def told(report: Report) -> str:
     """The report as lines of text, one a finding."""
     lines = [
-        *(
-            f"orphan {'staged' if found.staged else 'object'} {found.key} {found.size} bytes"
-            for found in report.orphans
-        ),
+        *(f"orphan {_kind(found)} {found.key} {found.size} bytes" for found in report.orphans),
         *(f"damaged file {file.id} {file.size} bytes" for file in report.damaged),
         *(f"whole again file {file.id}" for file in report.whole_again),
         f"{report.objects} objects, {report.rows} files: {'nothing wrong' if report.clean else 'see above'}",
     ]
     return "".join(f"{line}\n" for line in lines)
+
+
+def _kind(found: Found) -> str:
+    return "staged" if found.staged else "object"

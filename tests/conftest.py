@@ -1,6 +1,6 @@
 """Fixtures that every test may use: both databases, the service in this process, the service as a process."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from file_service.db.migrate import migrate
 from file_service.server import listening
 from file_service.settings import Settings
 from tests.support.postgres import Postgres
-from tests.support.process import Service
+from tests.support.process import NO_VARIABLES, Service
 
 pytest_plugins = ["tests.support.strict"]
 DATABASES = ("sqlite", "postgresql")
@@ -96,8 +96,14 @@ def spawn(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     """`service = spawn(lease_time=1)` starts the service as a process of its own and waits until it is ready."""
     with ExitStack() as stack:
 
-        def start(*, wait: bool = True, command: tuple[str, ...] = (), **overrides: Any) -> Service:
-            service = Service({"data_dir": tmp_path / "data", **overrides}, command=command)
+        def start(
+            *,
+            wait: bool = True,
+            command: tuple[str, ...] = (),
+            variables: Mapping[str, str] = NO_VARIABLES,
+            **overrides: Any,
+        ) -> Service:
+            service = Service({"data_dir": tmp_path / "data", **overrides}, command, variables)
             stack.callback(service.kill)
             return service.start(wait=wait)
 

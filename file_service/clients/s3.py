@@ -22,11 +22,12 @@ from caio.python_aio_asyncio import AsyncioContext
 from file_service.client.client import Client
 from file_service.client.errors import ServerUnreachable, TransferError, local_problems
 from file_service.client.sending import FileSource
-from file_service.storage.multipart_upload import Altered, MultipartUploader
+from file_service.storage.multipart_upload import MultipartUploader
 from file_service.storage.part_memory import PartMemory
 from file_service.storage.part_sizes import PartSizes, TooManyParts
 from file_service.storage.s3_client import s3_client
 from file_service.storage.s3_errors import described
+from file_service.storage.s3_parts import Altered
 from file_service.storage.s3_retries import FAILURES, Patience, code_of, status_of
 
 FETCH_LIMIT = 64 << 20  # bytes

@@ -110,15 +110,15 @@ class Files:
         rows = await self._db.fetch(query)
         return Page([_file(row) for row in rows[:limit]], more=len(rows) > limit)
 
-    async def known(self, keys: Collection[UUID]) -> set[UUID]:
-        """Those of the keys that a row owns, in whatever state."""
-        rows = await self._db.fetch(sa.select(file.c.attempt).where(file.c.attempt.in_(keys)))
-        return {row.attempt for row in rows}
+    async def states(self, keys: Collection[UUID]) -> dict[UUID, str]:
+        """The states of the rows that own these keys."""
+        rows = await self._db.fetch(sa.select(file.c.attempt, file.c.state).where(file.c.attempt.in_(keys)))
+        return {row.attempt: row.state for row in rows}
 
-    async def after(self, id_: UUID, limit: int) -> list[File]:
-        """Up to `limit` visible files with greater ids, in the order of their ids."""
-        query = sa.select(file).where(file.c.id > id_, VISIBLE).order_by(file.c.id).limit(limit)
-        return [_file(row) for row in await self._db.fetch(query)]
+    async def between(self, first: UUID, last: UUID, limit: int) -> list[File]:
+        """Up to `limit` visible files with keys from `first` to `last`, in the order of these."""
+        query = sa.select(file).where(file.c.attempt.between(first, last), VISIBLE).order_by(file.c.attempt)
+        return [_file(row) for row in await self._db.fetch(query.limit(limit))]
 
     async def give_up(self, attempt: Attempt) -> bool:
         """Mark an attempt as aborting; False when it was stored, so that its bytes must stay.

@@ -9,7 +9,7 @@ All methods raise `StorageFull`, `StorageFailed` or `Unavailable("storage")`, ne
 """
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from file_service.errors import ServiceError
 log = logging.getLogger(__name__)
 Metadata: TypeAlias = Mapping[str, str]
 NO_METADATA: Metadata = MappingProxyType({})
+DIGITS = "0123456789abcdef"
 
 
 class Writer(Protocol):
@@ -96,25 +97,31 @@ class Marked(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What stands under a key: a published file of `size` bytes, or what an attempt has staged."""
+    """What stands under a key: a published file, or what an attempt has staged.
+
+    `size` is bytes; None for staged ones of which a listing does not say it.
+    """
 
     key: UUID
-    size: int
+    size: int | None
     staged: bool
 
 
 @runtime_checkable
 class Listed(Protocol):
-    """A storage that can say everything it holds, for `service/check.py`."""
+    """A storage that can say everything it holds, for `service/check.py`. What is not ours it never names."""
 
-    def list(self) -> AsyncGenerator[Found, None]:
-        """Everything, in no order; what comes or goes meanwhile may be missed."""
+    def list(self, digit: str) -> AsyncGenerator[Found, None]:
+        """What stands under the keys that begin with this hexadecimal digit, in no order.
 
-    async def size(self, key: UUID) -> int | None:
-        """The size of a published file in bytes, None when it is not there."""
+        What comes or goes meanwhile may be missed, and what is staged be named more than once.
+        """
 
-    async def quarantine(self, key: UUID) -> None:
-        """Move whatever stands under `key` to where nobody reads or deletes it."""
+    async def find(self, key: UUID) -> Sequence[Found]:
+        """What stands under `key` now, with its size: nothing, a published file, something staged, or both."""
+
+    async def quarantine(self, found: Found) -> None:
+        """Move it to where nobody reads, lists or deletes it. Repeatable; what is gone meanwhile is fine."""
 
 
 @runtime_checkable

@@ -16,7 +16,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -151,10 +151,10 @@ class Disk:
     def delete(self, key: UUID) -> None:
         """Unlink whatever `key` has; the folders are synced, so that a power cut does not bring it back."""
         self._present()
-        with self._folder("tmp") as tmp:
-            self._unlink(key, tmp)
-        with suppress(FileNotFoundError), self._shard(key) as shard:
-            self._unlink(key, shard)
+        for staged in (True, False):
+            with suppress(FileNotFoundError), self._home(key, staged) as home:
+                os.unlink(key.hex, dir_fd=home)
+                self._sync(home)
 
     def names(self, *folders: str) -> list[tuple[str, int]]:
         """The keys and sizes in a folder; other names and what is no regular file are nobody's."""
@@ -173,28 +173,23 @@ class Disk:
             return [pair for second in seconds for pair in self.names("objects", first, second.name)]
         return []
 
-    def size(self, key: UUID) -> int | None:
-        """The size of a published file, None when it is missing."""
+    def find(self, key: UUID) -> list[tuple[int, bool]]:
+        """The sizes of the temporary (True) and of the published file (False), if they are there."""
         self._present()
-        with suppress(FileNotFoundError), self._shard(key) as shard:
-            return os.stat(key.hex, dir_fd=shard, follow_symlinks=False).st_size
-        return None
+        found = []
+        for staged in (True, False):
+            with suppress(FileNotFoundError), self._home(key, staged) as home:
+                found.append((os.stat(key.hex, dir_fd=home, follow_symlinks=False).st_size, staged))
+        return found
 
-    def quarantine(self, key: UUID) -> None:
-        """Move the files of `key` into the folder `quarantine`."""
+    def quarantine(self, key: UUID, staged: bool) -> None:
+        """Move the temporary or the published file of `key` into the folder `quarantine`."""
         (self.root / "quarantine").mkdir(mode=0o700, exist_ok=True)
-        with self._folder("quarantine") as target:
-            with suppress(FileNotFoundError), self._folder("tmp") as tmp:
-                os.rename(key.hex, f"{key.hex}.staged", src_dir_fd=tmp, dst_dir_fd=target)
-            with suppress(FileNotFoundError), self._shard(key) as shard:
-                os.rename(key.hex, key.hex, src_dir_fd=shard, dst_dir_fd=target)
-                self._sync(shard)
+        name = f"{key.hex}.staged" if staged else key.hex
+        with suppress(FileNotFoundError), self._folder("quarantine") as target, self._home(key, staged) as home:
+            os.rename(key.hex, name, src_dir_fd=home, dst_dir_fd=target)
+            self._sync(home)
             self._sync(target)
-
-    def _unlink(self, key: UUID, folder: int) -> None:
-        with suppress(FileNotFoundError):
-            os.unlink(key.hex, dir_fd=folder)
-            self._sync(folder)
 
     def _present(self) -> None:
         # A missing file on a missing disk says nothing about the file.
@@ -213,6 +208,9 @@ class Disk:
             yield fd
         finally:
             os.close(fd)
+
+    def _home(self, key: UUID, staged: bool) -> AbstractContextManager[int]:
+        return self._folder("tmp") if staged else self._shard(key)
 
     @contextmanager
     def _shard(self, key: UUID, create: bool = False) -> Iterator[int]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -24,7 +24,7 @@ from caio.python_aio_asyncio import AsyncioContext
 
 from file_service.aio import uncancelled
 from file_service.errors import Damaged, StorageFailed
-from file_service.storage.base import NO_METADATA, Found, Listed, Metadata, Storage, Writer
+from file_service.storage.base import DIGITS, NO_METADATA, Found, Listed, Metadata, Storage, Writer
 from file_service.storage.disk import Disk
 from file_service.storage.system import read_cached, renamed
 
@@ -46,7 +46,7 @@ async def local_storage(root: Path, *, chunk_size: int, durable: bool = True) ->
 
 
 class LocalStorage:
-    """`Storage`, `Bounded` and `Marked` on a folder."""
+    """`Storage`, `Bounded`, `Marked` and `Listed` on a folder."""
 
     def __init__(self, disk: Disk, threads: ThreadPoolExecutor, context: AsyncioContext, chunk_size: int) -> None:
         self.disk = disk
@@ -76,8 +76,7 @@ class LocalStorage:
             yield small
             return
         first = self._chunk_size if stop is None else min(self._chunk_size, stop - start)
-        opened = await self.run(self.disk.open, key, start, first, unwanted=lambda opened: opened[0].close())
-        stream, size, chunk = opened
+        stream, size, chunk = await self.run(self.disk.open, key, start, first, unwanted=lambda new: new[0].close())
         ahead: bytes | asyncio.Task[bytes] = b""
         try:
             stop = size if stop is None else stop
@@ -123,22 +122,23 @@ class LocalStorage:
         await self.run(self.disk.lay_out, identity)
         self._identity = await self.identity()
 
-    async def list(self) -> AsyncGenerator[Found, None]:
+    async def list(self, digit: str) -> AsyncGenerator[Found, None]:
         """The temporary files, then the published ones folder by folder."""
-        for name, size in await self.run(self.disk.names, "tmp"):
+        temporary = await self.run(self.disk.names, "tmp")
+        for name, size in (pair for pair in temporary if pair[0].startswith(digit)):
             yield Found(UUID(hex=name), size, staged=True)
-        for first in range(256):
-            for name, size in await self.run(self.disk.shards, f"{first:02x}"):
+        for second in DIGITS:
+            for name, size in await self.run(self.disk.shards, digit + second):
                 yield Found(UUID(hex=name), size, staged=False)
 
-    async def size(self, key: UUID) -> int | None:
-        """See `Listed.size`."""
-        return await self.run(self.disk.size, key)
+    async def find(self, key: UUID) -> Sequence[Found]:
+        """See `Listed.find`."""
+        return [Found(key, size, staged) for size, staged in await self.run(self.disk.find, key)]
 
-    async def quarantine(self, key: UUID) -> None:
+    async def quarantine(self, found: Found) -> None:
         """Into `quarantine` in the root."""
-        self._forget(key)
-        await self.run(self.disk.quarantine, key)
+        self._forget(found.key)
+        await self.run(self.disk.quarantine, found.key, found.staged)
 
     def file(self, stream: BinaryIO) -> AIOFile:
         """aiofile over an open file; it never closes it, since its own close() syncs whatever the setting."""

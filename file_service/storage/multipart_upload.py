@@ -28,7 +28,7 @@ from file_service.aio import uncancelled
 from file_service.storage.part_body import PartBuffer
 from file_service.storage.part_memory import PartMemory, PartShare
 from file_service.storage.part_sizes import PartSizes, TooManyParts
-from file_service.storage.s3_parts import Part, abort, body_of
+from file_service.storage.s3_parts import Altered, Part, abort, body_of
 from file_service.storage.s3_retries import FAILURES, Patience, is_missing
 
 if TYPE_CHECKING:
@@ -37,10 +37,6 @@ if TYPE_CHECKING:
 ATTEMPT = "attempt"
 MEMORY = 256 << 20
 AT_ONCE = 4  # parts of one upload on their way
-
-
-class Altered(Exception):
-    """What is in the store under this attempt's mark is not what was sent."""
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ In the bucket, under one prefix:
     <key>               published files
     <key> (multipart)   the parts of a write that is under way or suspended
     <key>.tail          the bytes of a suspended write that fill no part yet
+    quarantine/         what `file-service check --repair` found without an owner
 
 Rights needed: s3:PutObject, s3:GetObject, s3:DeleteObject, s3:ListBucket (without it S3 says 403 of a missing object),
 s3:AbortMultipartUpload, s3:ListMultipartUploadParts, s3:ListBucketMultipartUploads.
@@ -16,8 +17,7 @@ Limits: 10,000 parts a file, none larger than half of the memory they may take (
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -26,23 +26,25 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from file_service.aio import uncancelled
-from file_service.errors import Damaged, NotFound, ServiceError, Unavailable
-from file_service.storage.base import NO_METADATA, Marked, Metadata, Storage, Writer
+from file_service.errors import Damaged, Unavailable
+from file_service.storage.base import NO_METADATA, Found, Listed, Marked, Metadata, Storage
 from file_service.storage.multipart_upload import MultipartUploader
 from file_service.storage.part_memory import PartMemory
-from file_service.storage.part_sizes import MIB, PartSizes, TooManyParts
+from file_service.storage.part_sizes import MIB, PartSizes
 from file_service.storage.s3_client import s3_client
 from file_service.storage.s3_errors import renamed
+from file_service.storage.s3_inventory import Inventory
 from file_service.storage.s3_links import presigned
 from file_service.storage.s3_marker import Marker
+from file_service.storage.s3_objects import deleted
 from file_service.storage.s3_reading import Reading, dropped
 from file_service.storage.s3_retries import Patience
-from file_service.storage.s3_unfinished import Unfinished, deleted
+from file_service.storage.s3_unfinished import Unfinished
+from file_service.storage.s3_writer import S3Writer, sizes_of
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
 
-log = logging.getLogger(__name__)
 PROMPT = Patience(attempts=1, timeout=5.0)  # who asks for readiness has no time for a second try
 
 
@@ -90,7 +92,7 @@ async def s3_storage(
 
 
 class S3Storage:
-    """`Storage` and `Marked` in a bucket."""
+    """`Storage`, `Marked` and `Listed` in a bucket."""
 
     def __init__(
         self,
@@ -115,6 +117,7 @@ class S3Storage:
         self._patience = patience
         self._linking = linking
         self._marker = Marker(client, bucket, prefix)
+        self._inventory = Inventory(client, bucket, prefix, patience, options)
         self._identity: UUID | None = None
 
     async def create(self, key: UUID, *, length: int | None = None, metadata: Metadata = NO_METADATA) -> S3Writer:
@@ -128,7 +131,7 @@ class S3Storage:
 
     async def resume(self, key: UUID, token: str) -> S3Writer:
         """Go on after the parts and the tail that are in the bucket."""
-        sizes = self._sizes_of(token)
+        sizes = sizes_of(token, self._sizes)
         with renamed():
             unfinished = self.unfinished(key)
             kept = await unfinished.find(sizes)
@@ -181,9 +184,7 @@ class S3Storage:
         To read it takes the endpoint, the credentials, the bucket and the right one at that, which HeadBucket would not
         tell. Nothing is written: a bucket over its quota still serves downloads, and uploads say it themselves.
         """
-        with renamed():
-            if await self._marker.read(PROMPT) != self._identity:
-                raise Unavailable("storage", "The bucket is not the one this service was started on.")
+        await self._require(PROMPT)
 
     async def identity(self) -> UUID | None:
         """What the marker says."""
@@ -198,6 +199,21 @@ class S3Storage:
                 await self._marker.write(identity, self._patience)
             await self.identity()
 
+    def list(self, digit: str) -> AsyncGenerator[Found, None]:
+        """See `Inventory.list`."""
+        return self._inventory.list(digit)
+
+    async def find(self, key: UUID) -> Sequence[Found]:
+        """See `Listed.find`. A missing object in the wrong bucket says nothing about the file."""
+        found = await self._inventory.find(key)
+        if not found:
+            await self._require(self._patience)
+        return found
+
+    async def quarantine(self, found: Found) -> None:
+        """See `Inventory.quarantine`."""
+        await self._inventory.quarantine(found)
+
     def place(self, key: UUID) -> dict[str, Any]:
         """Bucket and key of the object."""
         return {"Bucket": self._bucket, "Key": f"{self._prefix}{key.hex}"}
@@ -205,6 +221,11 @@ class S3Storage:
     def unfinished(self, key: UUID) -> Unfinished:
         """What is there of a write under the key."""
         return Unfinished(self.client, self._bucket, self.place(key)["Key"], self._patience)
+
+    async def _require(self, patience: Patience) -> None:
+        with renamed():
+            if await self._marker.read(patience) != self._identity:
+                raise Unavailable("storage", "The bucket is not the one this service was started on.")
 
     def _reading(self, place: dict[str, Any], key: UUID, start: int, stop: int | None) -> Reading:
         return Reading(self.client, place, key, start, stop, chunk_size=self._chunk_size, patience=self._patience)
@@ -222,15 +243,6 @@ class S3Storage:
             **begun,
         )
 
-    def _sizes_of(self, token: str) -> PartSizes:
-        """The sizes with which the write was begun, whatever the settings say now."""
-        try:
-            equal, part_size, largest, length = token.split("-")
-            sizes = replace(self._sizes, equal=equal == "equal", part_size=int(part_size), largest=int(largest))
-            return replace(sizes, length=int(length) if length else None)
-        except (ValueError, TooManyParts):
-            raise NotFound("No such upload.") from None
-
     async def _first(self, reading: Reading) -> bytes:
         try:
             with renamed():
@@ -240,69 +252,6 @@ class S3Storage:
             raise
 
 
-class S3Writer:
-    """`Writer` on parts, and on a tail once it is suspended."""
-
-    def __init__(
-        self, storage: S3Storage, key: UUID, sizes: PartSizes, uploader: MultipartUploader, *, resumed: bool = False
-    ) -> None:
-        kind, length = "equal" if sizes.equal else "growing", "" if sizes.length is None else str(sizes.length)
-        self.token = f"{kind}-{sizes.part_size}-{sizes.largest}-{length}"
-        self._storage = storage
-        self._key = key
-        self._uploader = uploader
-        self._resumed = resumed
-        self._ended = False
-
-    @property
-    def offset(self) -> int:
-        """Bytes taken."""
-        return self._uploader.offset
-
-    async def write(self, chunk: bytes) -> None:
-        """Cut into parts, which are sent while the next one is received."""
-        with renamed():
-            await self._uploader.write(chunk)
-
-    async def suspend(self) -> None:
-        """Wait for the parts on their way, then keep the rest as a tail.
-
-        When that fails the write has ended all the same, with what was kept before: nobody may take that back.
-        """
-        self._ended = True
-        uploader = self._uploader
-        try:
-            with renamed():
-                await uploader.arrived()
-                unfinished, tail = self._storage.unfinished(self._key), uploader.tail
-                await unfinished.keep_tail(uploader.offset - len(tail), uploader.upload_id, tail)
-        finally:
-            await uncancelled(uploader.stop())
-
-    async def commit(self) -> None:
-        """Complete; the object has been seen when this returns."""
-        with renamed():
-            await self._uploader.complete()
-        self._ended = True
-        if self._resumed:
-            await self._drop_tail()
-
-    async def abort(self) -> None:
-        """Drop the parts, and the tail of an earlier session."""
-        if not self._ended:
-            with renamed():
-                await self._uploader.abort()
-            await self._storage.delete(self._key)
-            self._ended = True
-
-    async def _drop_tail(self) -> None:
-        try:
-            with renamed():
-                await self._storage.unfinished(self._key).drop_tail()
-        except ServiceError as error:
-            log.warning("s3: the tail of %s stays until the file is deleted: %s", self._key, error.detail)
-
-
 _: type[Storage] = S3Storage
 __: type[Marked] = S3Storage
-___: type[Writer] = S3Writer
+___: type[Listed] = S3Storage

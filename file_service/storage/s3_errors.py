@@ -12,8 +12,8 @@ from http import HTTPStatus
 from botocore.exceptions import ClientError
 
 from file_service.errors import ServiceError, StorageFailed, StorageFull, TooLarge, Unavailable
-from file_service.storage.multipart_upload import Altered
 from file_service.storage.part_sizes import TooManyParts
+from file_service.storage.s3_parts import Altered
 from file_service.storage.s3_retries import FAILURES, code_of, is_transient, status_of
 
 log = logging.getLogger(__name__)

@@ -22,6 +22,10 @@ PAUSE = 0.2  # seconds between two of them
 INLINE = 64 << 10  # so little is hashed sooner than a thread takes it
 
 
+class Altered(Exception):
+    """What is in the store is not what was sent there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A part in the store."""

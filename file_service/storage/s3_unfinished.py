@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 
 from file_service.errors import NotFound
 from file_service.storage.part_sizes import PartSizes
+from file_service.storage.s3_objects import deleted, head
 from file_service.storage.s3_parts import Part, abort, body_of
 from file_service.storage.s3_retries import Patience, is_missing
 
@@ -63,7 +64,7 @@ class Unfinished:
         The others are aborted.
         """
         tail, ids = await self._tail(), await self._uploads()
-        parts = {id_: whole(await self._parts(id_), sizes) for id_ in ids}
+        parts = {id_: whole(await self._parts(id_) or [], sizes) for id_ in ids}
         chosen = (tail and tail.upload_id) or max(parts, key=lambda id_: _end(parts[id_]), default="")
         kept = parts.get(chosen, ())
         offset = _end(kept)
@@ -89,9 +90,21 @@ class Unfinished:
 
     async def drop(self) -> None:
         """Abort every upload and delete the tail."""
+        await self.drop_uploads()
+        await self.drop_tail()
+
+    async def drop_uploads(self) -> None:
+        """Abort every upload, also those of processes that died."""
         for id_ in await self._uploads():
             await self._abort(id_)
-        await self.drop_tail()
+
+    async def size(self) -> int | None:
+        """The bytes in all uploads and in the tail; None when there is neither."""
+        tail = await head(self._client, self.tail_place, self._patience)
+        parts = [parts for id_ in await self._uploads() if (parts := await self._parts(id_)) is not None]
+        if tail is None and not parts:
+            return None
+        return sum(_end(each) for each in parts) + (tail["ContentLength"] if tail else 0)
 
     async def _abort(self, id_: str) -> None:
         await abort(self._client, {"Bucket": self._bucket, "Key": self._key, "UploadId": id_}, self._patience)
@@ -105,33 +118,27 @@ class Unfinished:
 
         return await self._patience(listed)
 
-    async def _parts(self, id_: str) -> list[Part]:
+    async def _parts(self, id_: str) -> list[Part] | None:
+        """The parts, None when the upload has come to its end since it was listed."""
         pages = self._client.get_paginator("list_parts")
 
         async def listed() -> list[Part]:
             found = pages.paginate(Bucket=self._bucket, Key=self._key, UploadId=id_)
             return [Part.of(p["PartNumber"], p["Size"], p) async for page in found for p in page.get("Parts", [])]
 
-        return await self._patience(listed)
-
-    async def _tail(self) -> Tail | None:
         try:
-            found = await self._patience(lambda: self._client.head_object(**self.tail_place))
+            return await self._patience(listed)
         except ClientError as error:
             if is_missing(error):
                 return None
             raise
+
+    async def _tail(self) -> Tail | None:
+        found = await head(self._client, self.tail_place, self._patience)
+        if found is None:
+            return None
         marks = {name.lower(): value for name, value in found["Metadata"].items()}
         return Tail(int(marks[BASE]), marks.get(UPLOAD, ""), found["ContentLength"])
-
-
-async def deleted(client: S3Client, place: dict[str, Any], patience: Patience) -> None:
-    """Delete an object; a missing one is fine."""
-    try:
-        await patience(lambda: client.delete_object(**place))
-    except ClientError as error:
-        if not is_missing(error):
-            raise
 
 
 def whole(parts: Iterable[Part], sizes: PartSizes) -> tuple[Part, ...]:

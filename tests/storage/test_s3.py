@@ -18,9 +18,10 @@ import pytest
 
 from file_service.errors import Damaged, NotFound, StorageFailed, TooLarge, Unavailable
 from file_service.storage.base import staged
-from file_service.storage.s3 import S3Storage, S3Writer
+from file_service.storage.s3 import S3Storage
 from file_service.storage.s3_marker import MARKER
 from file_service.storage.s3_unfinished import TAIL
+from file_service.storage.s3_writer import S3Writer
 from tests.storage.s3_bench import PREFIX, opened
 from tests.support.s3_fault_proxy import fault_proxy
 from tests.support.s3_server import SERVERS, Bucket, S3Server, moto, swift

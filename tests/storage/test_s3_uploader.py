@@ -9,10 +9,11 @@ import pytest
 from aiobotocore.session import AioSession
 from botocore.exceptions import ClientError
 
-from file_service.storage.multipart_upload import Altered, MultipartUploader
+from file_service.storage.multipart_upload import MultipartUploader
 from file_service.storage.part_memory import PartMemory
 from file_service.storage.part_sizes import PartSizes, TooManyParts
 from file_service.storage.s3_client import s3_client
+from file_service.storage.s3_parts import Altered
 from tests.storage.cancelling import cancelled_everywhere
 from tests.storage.s3_bench import PATIENCE
 from tests.support.s3_fault_proxy import FOR_EVER, FaultProxy, fault_proxy, grown, refused, request_lost

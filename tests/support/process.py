@@ -8,12 +8,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import psutil
 
 START_SECONDS = 20.0
+NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
 def free_port() -> int:
@@ -25,10 +28,14 @@ def free_port() -> int:
 class Service:
     """`Service({"data_dir": path, "lease_time": 1}).start()`; settings by their names, the port is chosen here.
 
-    `command` goes before the service's own, e.g. ("strace", ...). Everything it prints is in `output()`.
+    `command` goes before the service's own, e.g. ("strace", ...), `variables` into its environment, which has neither
+    settings nor credentials of the caller's. Everything it prints is in `output()`.
     """
 
-    def __init__(self, settings: dict[str, Any], command: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, settings: dict[str, Any], command: tuple[str, ...] = (), variables: Mapping[str, str] = NO_VARIABLES
+    ) -> None:
+        self._variables = variables
         self.settings = {"port": free_port(), "durable": False, **settings}
         self.url = f"http://127.0.0.1:{self.settings['port']}"
         self.data_dir = Path(self.settings["data_dir"])
@@ -49,13 +56,20 @@ class Service:
             process = children[0]
         return process.pid
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What it runs in; for commands that are to find the same database and storage."""
+        plain = {k: v for k, v in os.environ.items() if not k.startswith(("FILE_SERVICE_", "AWS_"))}
+        own = {f"FILE_SERVICE_{name.upper()}": str(value) for name, value in self.settings.items()}
+        return {**plain, **own, **self._variables}
+
     def start(self, *, wait: bool = True) -> Self:
         """Start it (again), and wait until it listens."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("FILE_SERVICE_", "AWS_"))}
-        environment |= {f"FILE_SERVICE_{name.upper()}": str(value) for name, value in self.settings.items()}
         with self._log.open("ab") as log:
             command = [*self._command, sys.executable, "-m", "file_service", "serve"]
-            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(
+                command, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
         if wait:
             self.wait_until_listening()
         return self

@@ -38,6 +38,7 @@ class Exchange:
     upstream: ClientSession
     server: str
     part: int | None = None
+    over: bool = False
 
     async def forward(self, body: bytes | None = None) -> web.Response:
         """The server's answer to the request, or to one with another body."""
@@ -65,9 +66,9 @@ Fault = Callable[[Exchange], Awaitable[web.StreamResponse]]
 
 @dataclass
 class Rule:
-    """A fault for the next `times` requests of an operation, after `skip` good ones."""
+    """A fault for the next `times` requests of an operation, or of any, after `skip` good ones."""
 
-    operation: str
+    operation: str | None
     fault: Fault
     times: float
     skip: int
@@ -75,7 +76,8 @@ class Rule:
 
     def applies(self, exchange: Exchange) -> bool:
         """Whether it is this one's turn; counts."""
-        if exchange.operation != self.operation or self.part not in (None, exchange.part) or self.times <= 0:
+        meant = self.operation in (None, exchange.operation) and self.part in (None, exchange.part)
+        if not meant or self.times <= 0:
             return False
         if self.skip:
             self.skip -= 1
@@ -97,8 +99,10 @@ class FaultProxy:
         """What was asked, in order."""
         return [exchange.operation for exchange in self.exchanges]
 
-    def inject(self, operation: str, fault: Fault, *, times: float = 1, skip: int = 0, part: int | None = None) -> None:
-        """Let the next `times` requests of the operation fail; `math.inf` is for ever."""
+    def inject(
+        self, operation: str | None, fault: Fault, *, times: float = 1, skip: int = 0, part: int | None = None
+    ) -> None:
+        """Let the next `times` requests of the operation fail, of all where it is None; `math.inf` is for ever."""
         self._rules.append(Rule(operation, fault, times, skip, part))
 
     def heal(self) -> None:
@@ -109,7 +113,10 @@ class FaultProxy:
         """What the first rule that applies says, else what the server says."""
         self.exchanges.append(exchange)
         rule = next((rule for rule in self._rules if rule.applies(exchange)), None)
-        return await (rule.fault(exchange) if rule else exchange.forward())
+        try:
+            return await (rule.fault(exchange) if rule else exchange.forward())
+        finally:
+            exchange.over = True
 
 
 def operation_of(method: str, path: str, query: Mapping[str, str]) -> str:
@@ -152,6 +159,20 @@ def refused(status: int, code: str) -> Fault:
 
     async def fault(_: Exchange) -> web.StreamResponse:
         return web.Response(status=status, body=_error(code), content_type="application/xml")
+
+    return fault
+
+
+def killing(kill: Callable[[], None], *, answered: bool) -> Fault:
+    """Who asks dies of it: before the request goes on its way, or when it is `answered` but has not seen the answer."""
+
+    async def fault(exchange: Exchange) -> web.StreamResponse:
+        try:
+            if answered:
+                await exchange.forward()
+        finally:  # also when it does not wait for the answer
+            kill()
+        return exchange.reset()
 
     return fault
 

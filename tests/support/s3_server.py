@@ -30,11 +30,15 @@ class S3Server:
     secret_key: str
     smallest_part: int
 
+    @property
+    def keys(self) -> dict[str, str]:
+        """The variables in which a client finds the keys."""
+        return {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
+
     @contextmanager
     def credentials(self) -> Iterator[None]:
         """The environment in which a client finds the keys."""
-        keys = {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
-        with mock.patch.dict(os.environ, keys):
+        with mock.patch.dict(os.environ, self.keys):
             yield
 
     def bucket(self) -> "Bucket":

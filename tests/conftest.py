@@ -11,11 +11,16 @@ import pytest
 from file_service.db.migrate import migrate
 from file_service.server import listening
 from file_service.settings import Settings
+from tests.support.places import PLACES, LocalPlace, Place
 from tests.support.postgres import Postgres
 from tests.support.process import Service
 
 pytest_plugins = ["tests.support.strict"]
 DATABASES = ("sqlite", "postgresql")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--storage", help=f"the storages to run tests/http on, of {','.join(PLACES)}")
 
 
 @pytest.fixture(autouse=True)
@@ -75,12 +80,22 @@ def settings(tmp_path: Path, sqlite_template: Path) -> Callable[..., Settings]:
 
 
 @pytest.fixture
-async def serve(settings: Callable[..., Settings]) -> AsyncIterator[Callable[..., Any]]:
+def placed() -> Callable[[Path], Place]:
+    """Where the services of a test keep their bytes, by their folder."""
+    return LocalPlace
+
+
+@pytest.fixture
+async def serve(
+    settings: Callable[..., Settings], placed: Callable[[Path], Place], tmp_path: Path
+) -> AsyncIterator[Callable[..., Any]]:
     """`url = await serve(max_file_size=5)` runs the service in this process until the test ends."""
     async with AsyncExitStack() as stack:
 
         async def start(**overrides: Any) -> str:
-            return await stack.enter_async_context(listening(settings(**overrides)))
+            place = placed(overrides.get("data_dir", tmp_path / "data"))
+            stack.enter_context(place.here())
+            return await stack.enter_async_context(listening(settings(**{**place.settings, **overrides})))
 
         yield start
 
@@ -92,12 +107,13 @@ async def url(database_url: str, serve: Callable[..., Any]) -> str:
 
 
 @pytest.fixture
-def spawn(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+def spawn(tmp_path: Path, placed: Callable[[Path], Place]) -> Iterator[Callable[..., Service]]:
     """`service = spawn(lease_time=1)` starts the service as a process of its own and waits until it is ready."""
     with ExitStack() as stack:
 
         def start(*, wait: bool = True, command: tuple[str, ...] = (), **overrides: Any) -> Service:
-            service = Service({"data_dir": tmp_path / "data", **overrides}, command=command)
+            settings = {"data_dir": tmp_path / "data", **overrides}
+            service = Service(settings, command, placed(settings["data_dir"]))
             stack.callback(service.kill)
             return service.start(wait=wait)
 

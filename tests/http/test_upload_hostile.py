@@ -301,7 +301,7 @@ def test_chunks_that_break_later_do_not_hang(store: Store) -> None:
                 sock = stack.enter_context(connection(store.url))
                 sock.sendall(upload.head + upload.body[: upload.body.index(b"\r\n", CHUNK) + 2])
                 broken.append((sock, chunk))
-        eventually(lambda: len(store.unfinished()) == len(broken), 10)
+        eventually(lambda: store.begun() == len(broken), 10)
         for sock, chunk in broken:
             sock.sendall(chunk + SMUGGLED)
         start = time.monotonic()
@@ -347,7 +347,7 @@ def test_what_follows_a_short_length_is_not_in_the_file(store: Store) -> None:
 
 
 @pytest.fixture(scope="module")
-def proxy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def proxy_folder(storage: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nginx")
     folder.chmod(0o755)
     folder.parent.chmod(0o755)
@@ -355,9 +355,9 @@ def proxy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def proxy(_service: Service, proxy_folder: Path) -> Iterator[str]:
+def proxy(service: Service, proxy_folder: Path) -> Iterator[str]:
     """nginx before the service that `store` watches."""
-    with nginx_before(_service.port, proxy_folder) as url:
+    with nginx_before(service.port, proxy_folder) as url:
         yield url
 
 
@@ -385,7 +385,7 @@ def none_smuggled(store: Store, proxy: str, proxy_folder: Path) -> Iterator[None
     passed = (proxy_folder / "access.log").read_text
     before = passed().count("/smuggled")
     yield
-    eventually(lambda: not store.unfinished(), 4)
+    eventually(lambda: not store.begun(), 4)
     eventually(lambda: store.log().count("/smuggled") <= passed().count("/smuggled") - before)
 
 

@@ -13,6 +13,8 @@ from typing import Any, Self
 
 import psutil
 
+from tests.support.places import LocalPlace, Place
+
 START_SECONDS = 20.0
 
 
@@ -25,11 +27,13 @@ def free_port() -> int:
 class Service:
     """`Service({"data_dir": path, "lease_time": 1}).start()`; settings by their names, the port is chosen here.
 
-    `command` goes before the service's own, e.g. ("strace", ...). Everything it prints is in `output()`.
+    `command` goes before the service's own, e.g. ("strace", ...). Everything it prints is in `output()`. Its bytes are in
+    `place`, by default its folder.
     """
 
-    def __init__(self, settings: dict[str, Any], command: tuple[str, ...] = ()) -> None:
-        self.settings = {"port": free_port(), "durable": False, **settings}
+    def __init__(self, settings: dict[str, Any], command: tuple[str, ...] = (), place: Place | None = None) -> None:
+        self.place = place or LocalPlace(Path(settings["data_dir"]))
+        self.settings = {"port": free_port(), "durable": False, **self.place.settings, **settings}
         self.url = f"http://127.0.0.1:{self.settings['port']}"
         self.data_dir = Path(self.settings["data_dir"])
         self._command = command
@@ -52,9 +56,10 @@ class Service:
     def start(self, *, wait: bool = True) -> Self:
         """Start it (again), and wait until it listens."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("FILE_SERVICE_", "AWS_"))}
+        environment |= self.place.environment
         environment |= {f"FILE_SERVICE_{name.upper()}": str(value) for name, value in self.settings.items()}
         with self._log.open("ab") as log:
-            command = [*self._command, sys.executable, "-m", "file_service", "serve"]
+            command = [*self._command, sys.executable, "-m", self.place.module, "serve"]
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         if wait:
             self.wait_until_listening()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -319,10 +320,10 @@ async def test_a_zombie_that_had_not_yet_written_fails_and_leaves_nothing(
 ) -> None:
     create = storage.create
 
-    async def late(key: UUID) -> object:
+    async def late(key: UUID, **known: Any) -> object:
         await other.sweeper.sweep()
         assert await other.left() == NOTHING
-        return await create(key)
+        return await create(key, **known)
 
     monkeypatch.setattr(storage, "create", late)
     await ends_in_vain(asyncio.create_task(replica.store(whole())))
@@ -362,9 +363,9 @@ async def test_bytes_that_a_zombie_wrote_after_its_row_was_gone_are_found_by_its
     """It comes to life after the sweep of another replica, writes, and cannot reach the database to clean up."""
     create, give_up = storage.create, replica.files.give_up
 
-    async def late(key: UUID) -> object:
+    async def late(key: UUID, **known: Any) -> object:
         await other.sweeper.sweep()
-        return await create(key)
+        return await create(key, **known)
 
     async def away(_: Attempt) -> bool:
         raise Unavailable("database")

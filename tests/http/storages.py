@@ -6,11 +6,13 @@ from tests.support.places import PLACES
 
 # Swift takes its time: unless it is asked for by name it gets the modules that move bytes. The others are about words,
 # databases and clients.
-ON_SWIFT = frozenset({"test_upload", "test_download", "test_digests", "test_archive", "test_on_s3"})
+ON_SWIFT = frozenset({"test_upload", "test_download", "test_digests", "test_archive", "test_sizes"})
 
 _LOCAL = ("local",)
 _NOT_MEMORY = ("local", "s3-moto", "s3-swift")
 _NOT_S3 = ("local", "memory")
+
+_S3 = ("s3-moto", "s3-swift")
 
 _MODES = "modes, links and folders on a disk"
 _OPEN = "a file that is open shrinks; an object is only ever replaced, and who reads it goes on with the old one"
@@ -19,6 +21,8 @@ _FULL = "a bucket has no end that could be known"
 _FOLDER = "a folder lies where the file was"
 _AWAY = "a folder is taken away and comes back"
 _SHARED = "two processes have no memory in common"
+_THOUSAND = "a thousand files are stored and deleted one after the other before the limit is hit"
+_METADATA = "objects carry words beside their bytes"
 _OUTLIVED = "memory does not outlive its process"
 
 # The tests that run on some storages only, and what it is about them.
@@ -31,6 +35,9 @@ ONLY: dict[str, tuple[Sequence[str], str]] = {
     "test_a_file_that_is_cut_while_it_is_sent_ends_in_a_reset": (_LOCAL, _OPEN),
     "test_no_client_takes_a_part_for_the_whole": (_LOCAL, _OPEN),
     "test_a_download_that_breaks_behind_nginx_never_looks_whole": (_LOCAL, _OPEN),
+    "test_ten_thousand_files_are_refused_and_soon": (_NOT_S3, _THOUSAND),
+    "test_objects_say_which_files_they_are": (_S3, _METADATA),
+    "test_a_form_of_more_than_the_disk_holds_is_507_before_the_first_byte": (_NOT_S3, _FULL),
     "test_more_than_the_disk_holds_is_507_before_the_first_byte": (_NOT_S3, _FULL),
     "test_of_fifty_downloads_at_once_two_replicas_give_one": (_NOT_MEMORY, _SHARED),
     "test_the_place_of_a_killed_replica_is_free_after_its_lease": (_NOT_MEMORY, _SHARED),

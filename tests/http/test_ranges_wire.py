@@ -313,7 +313,8 @@ def impatient(_impatient: Service) -> Iterator[Store]:
     store.forget()
 
 
-def test_fifty_readers_that_stop_cost_little_and_are_cut(impatient: Store) -> None:
+def test_fifty_readers_that_stop_cost_little_and_are_cut(impatient: Store, storage: str) -> None:
+    most = 2 * MIB if storage.startswith("s3") else MIB  # a connection to the bucket has buffers, too
     service = impatient.service
     id_ = stored(impatient.send(raw(BIG)))
     assert len(impatient.get(id_)) == len(BIG)
@@ -327,7 +328,7 @@ def test_fifty_readers_that_stop_cost_little_and_are_cut(impatient: Store) -> No
         start = time.monotonic()
         assert impatient.get(id_) == BIG  # the others are served meanwhile
         assert time.monotonic() - start < 2
-        assert service.rss() - rss < 50 * MIB
+        assert service.rss() - rss < 50 * most
         eventually(lambda: impatient.log().count("the client stopped reading") == 50, 10)
         eventually(lambda: impatient.descriptors() <= descriptors, 2)
         for sock in socks:

@@ -144,11 +144,11 @@ class BucketPlace:
     shows_small = False
 
     def __init__(self, server: S3Server) -> None:
-        self._bucket = server.bucket()
+        self.bucket = server.bucket()
         self.environment = {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
         self.settings = {
             "storage": "s3",
-            "s3_bucket": self._bucket.name,
+            "s3_bucket": self.bucket.name,
             "s3_endpoint_url": server.url,
             "s3_prefix": PREFIX,
             "s3_part_size": 5 << 20,
@@ -156,23 +156,23 @@ class BucketPlace:
 
     def published(self) -> set[str]:
         """All objects but the marker."""
-        return {key.removeprefix(PREFIX) for key in self._bucket.sizes()} - {MARKER}
+        return {key.removeprefix(PREFIX) for key in self.bucket.sizes()} - {MARKER}
 
     def unfinished(self) -> set[str]:
         """The keys of the multipart uploads, which begin when a first part is full."""
-        return {key.removeprefix(PREFIX) for key, _ in self._bucket.uploads()}
+        return {key.removeprefix(PREFIX) for key, _ in self.bucket.uploads()}
 
     def read(self, key: str) -> bytes:
         """See `Place`."""
-        return self._bucket.read(PREFIX + key)
+        return self.bucket.read(PREFIX + key)
 
     def put(self, key: str, content: bytes) -> None:
         """Another object of that name: who reads the old one goes on with it, or notices."""
-        self._bucket.put(PREFIX + key, content)
+        self.bucket.put(PREFIX + key, content)
 
     def lose(self, key: str) -> None:
         """See `Place`."""
-        self._bucket.delete(PREFIX + key)
+        self.bucket.delete(PREFIX + key)
 
     @contextmanager
     def here(self) -> Iterator[None]:

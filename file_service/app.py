@@ -67,6 +67,8 @@ def chosen_storage(settings: Settings) -> AbstractAsyncContextManager[MarkedStor
         storage_class=settings.s3_storage_class,
         path_style=settings.s3_path_style,
         ca_file=settings.s3_ca_file,
+        redirect=settings.s3_redirect,
+        public_url=settings.s3_public_url,
         chunk_size=settings.chunk_size,
     )
 

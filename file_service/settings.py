@@ -56,6 +56,10 @@ class Settings(BaseSettings):
         None, description="bucket in the path instead of the host; empty: if not Amazon's"
     )
     s3_ca_file: FilePath | None = Field(None, description="certificates to trust in place of the system's")
+    s3_redirect: bool = Field(False, description="true answers a GET by a redirect to the store")
+    s3_public_url: str | None = Field(
+        None, description="address of the store in these redirects, if clients know it by another one"
+    )
     chunk_size: int = Field(256 * KIB, ge=4 * KIB, le=64 * MIB, description="bytes read from storage and sent at once")
     block_size: int = Field(512 * KIB, ge=4 * KIB, le=64 * MIB, description="bytes received before they are written")
     download_framing: Literal["chunked", "length"] = Field(
@@ -83,7 +87,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         *("max_file_size", "default_expiry", "max_expiry", "s3_endpoint_url", "s3_region"),
-        *("s3_storage_class", "s3_path_style", "s3_ca_file"),
+        *("s3_storage_class", "s3_path_style", "s3_ca_file", "s3_public_url"),
         mode="before",
     )
     @classmethod

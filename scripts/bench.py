@@ -170,10 +170,10 @@ def wait_for(port: int, peer: Peer) -> None:
     raise SystemExit(f"{peer.name} did not start")
 
 
-def curl(*arguments: str) -> tuple[float, str]:
+def curl(*arguments: str, output: Path | str = os.devnull) -> tuple[float, str]:
     """Seconds, and the address of what was uploaded or fetched."""
     told = "%{time_total} %{url_effective} %header{location}"
-    command = [CURL, "-sS", "--fail", "-H", "Expect:", "-o", os.devnull, "-w", told, *arguments]
+    command = [CURL, "-sS", "--fail", "-H", "Expect:", "-o", str(output), "-w", told, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     seconds, url, *location = done.stdout.split()
     return float(seconds), urljoin(url, location[0]) if location else url

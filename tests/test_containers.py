@@ -12,14 +12,17 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from file_service.settings import Settings
+from tests.support.s3_server import SERVERS, Bucket
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", "")
 COMPOSE = ROOT / "docker-compose.yml"
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 def run(program: str, *arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -27,15 +30,19 @@ def run(program: str, *arguments: str | Path, **environment: str) -> "subprocess
     found = shutil.which(program, path=path)
     if found is None:
         pytest.skip(f"{program} is not installed")
-    inherited = {name: value for name, value in os.environ.items() if name != "POSTGRES_PASSWORD"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("POSTGRES", "MINIO", "S3_"))}
     return subprocess.run([found, *arguments], capture_output=True, text=True, check=False, env=inherited | environment)
 
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
     """The services as Compose reads them: anchors, defaults and variables resolved."""
-    command = ("--file", COMPOSE, "--env-file", os.devnull, "config", "--format", "json")
-    done = run("docker-compose", *command, POSTGRES_PASSWORD="secret")
+    return resolved()
+
+
+def resolved(*options: str, **variables: str) -> dict[str, Any]:
+    command: list[str | Path] = ["--file", COMPOSE, "--env-file", os.devnull, *options, "config", "--format", "json"]
+    done = run("docker-compose", *command, POSTGRES_PASSWORD="secret", **variables)
     assert done.returncode == 0, done.stderr
     services: dict[str, Any] = json.loads(done.stdout)["services"]
     return services
@@ -117,6 +124,49 @@ def test_compose_waits_longer_than_the_service_drains(compose: dict[str, Any]) -
     service = compose["file-service"]
     grace = int(service["stop_grace_period"].removesuffix("s"))
     assert grace > float(service["environment"]["FILE_SERVICE_DRAIN_TIMEOUT"])
+
+
+def test_compose_has_an_object_store_for_those_who_ask(compose: dict[str, Any]) -> None:
+    assert not {"s3", "bucket"} & compose.keys()
+    assert compose["file-service"]["environment"]["FILE_SERVICE_STORAGE"] == "local"
+    services = resolved("--profile", "s3", FILE_SERVICE_STORAGE="s3")
+    serving, store = services["file-service"], services["s3"]
+    assert serving["depends_on"]["bucket"]["condition"] == "service_completed_successfully"
+    assert serving["environment"]["FILE_SERVICE_STORAGE"] == "s3"
+    assert serving["environment"]["FILE_SERVICE_S3_ENDPOINT_URL"] == "http://s3:8333"
+    assert "minio" not in store["image"]
+    assert [volume["target"] for volume in store["volumes"]] == ["/data"]
+
+
+def test_compose_takes_any_object_store_by_the_names_that_minio_made_common() -> None:
+    chosen = {"S3_IMAGE": "minio/minio:x", "S3_COMMAND": "server /data", "MINIO_SERVER_URL": "http://elsewhere:9000"}
+    keys = {"MINIO_ROOT_USER": "me", "MINIO_ROOT_PASSWORD": "mine"}
+    services = resolved("--profile", "s3", **chosen, **keys)
+    assert (services["s3"]["image"], services["s3"]["command"]) == ("minio/minio:x", ["server", "/data"])
+    for name in ("s3", "bucket", "file-service"):
+        environment = services[name]["environment"]
+        assert (environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"]) == ("me", "mine")
+    assert services["file-service"]["environment"]["FILE_SERVICE_S3_ENDPOINT_URL"] == "http://elsewhere:9000"
+
+
+def test_no_object_store_is_open_to_a_password_that_everybody_knows() -> None:
+    environment = resolved("--profile", "s3")["s3"]["environment"]
+    assert environment["AWS_SECRET_ACCESS_KEY"] == environment["MINIO_ROOT_PASSWORD"] == "secret"
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_compose_creates_the_bucket_once(name: str) -> None:
+    server = SERVERS[name]()
+    services = resolved("--profile", "s3", S3_BUCKET=f"b{uuid4().hex}", MINIO_SERVER_URL=server.url)
+    bucket = services["bucket"]
+    assert bucket["entrypoint"][0] == "python"
+    with server.credentials():
+        environment = {**os.environ, **bucket["environment"], **{k: os.environ[k] for k in KEYS}}
+        for _ in range(2):
+            subprocess.run([sys.executable, *bucket["entrypoint"][1:]], check=True, env=environment, timeout=30)
+    created = Bucket(server, environment["FILE_SERVICE_S3_BUCKET"])
+    created.put("a", b"a")
+    assert created.sizes() == {"a": 1}
 
 
 def test_containers_set_only_settings_that_exist() -> None:

@@ -14,7 +14,7 @@ from caio.python_aio_asyncio import AsyncioContext
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 from yarl import URL
 
-from file_service.client.answers import Answer, Stored, refusal, stored
+from file_service.client.answers import Answer, Stored, refusal, repr_digest, stored
 from file_service.client.errors import PASSING, ServerFailed, TransferError, local_problems, network_problems
 from file_service.client.fetching import Download, Sink, part_file
 from file_service.client.progress import Progress, unseen
@@ -122,6 +122,9 @@ class Client:
         download = Download(self._url.join(URL(link)), sink, progress)
         with local_problems():
             await self._persistently(partial(self._get, download))
+        if download.redirected:  # to an object store, which knows the bytes and not their digest
+            answer = await self.ask("HEAD", link)
+            download.expect(repr_digest(answer.headers) if answer.success else None)
         if not download.verified():
             self._notice("The server announced no SHA-256; the bytes could not be verified.")
 

@@ -50,11 +50,21 @@ class Download:
         self._announced: bytes | None = None
         self._etag: str | None = None
         self._total: int | None = None
+        self._redirected = False
 
     @property
     def whole(self) -> bool:
         """Whether every byte is known to be here."""
         return self._announced == self._sha256.digest()
+
+    @property
+    def redirected(self) -> bool:
+        """Whether it came from elsewhere, where no digest was announced."""
+        return self._redirected and self._announced is None
+
+    def expect(self, sha256: bytes | None) -> None:
+        """Announce the digest after all."""
+        self._announced = sha256
 
     def headers(self) -> dict[str, str]:
         """Ask for the rest, provided that the file is still the same (RFC 9110 section 13.1.5)."""
@@ -78,6 +88,7 @@ class Download:
         self._sink.offer(answers.offered_name(self.url, response.headers))
         self._sha256, self._announced = hashlib.sha256(), answers.repr_digest(response.headers)
         self._etag, self._total = answers.strong_etag(response.headers), response.content_length
+        self._redirected = bool(response.history)
         return True
 
     async def take(self, block: bytes) -> None:

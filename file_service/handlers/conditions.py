@@ -96,6 +96,14 @@ def decide(method: str, headers: Headers, facts: Facts) -> Decision:
     return Partial(ranges) if ranges else Unsatisfiable()
 
 
+def is_ours_to_judge(headers: Headers, facts: Facts) -> bool:
+    """Whether there is a condition that an object store, whose entity tags are others, could not judge as we do."""
+    names = ("If-Match", "If-None-Match", "If-Range", "If-Modified-Since", "If-Unmodified-Since")
+    values = [value for name in names if (value := _field(headers, name)) is not None]
+    named = [[tag.removeprefix("W/") for tag in _tags(value)] for value in values]
+    return any(not tags or facts.etag in tags for tags in named)
+
+
 def parse_date(value: str, today: datetime | None = None) -> datetime | None:
     """An HTTP date in any of the three formats of RFC 9110 section 5.6.7 as aware UTC, None if it is none of them.
 

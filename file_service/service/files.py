@@ -7,10 +7,10 @@ database connection is held while a body is read.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from hmac import compare_digest
 from uuid import UUID
 
@@ -20,10 +20,11 @@ from file_service.errors import BadRequest, Damaged, Forbidden, Gone, NotFound, 
 from file_service.model import Attempt, File, Page, Receipt, Terms
 from file_service.service.batch import Batch, token_hash
 from file_service.service.streams import Digests
-from file_service.storage.base import Bounded, Storage
+from file_service.storage.base import Bounded, Linked, Storage
 
 log = logging.getLogger(__name__)
 NO_TERMS = Terms()
+LINK_LIFE = 300  # seconds: to begin a download, and to resume it by the same URL, as some browsers do
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,16 @@ class FileService:
             raise
         if file.damaged and stop in (None, file.size):  # only then the storage has seen that all of it is there
             await self.files.mark_damaged(attempt, damaged=False)
+
+    async def link(self, file: File, headers: Mapping[str, str]) -> str | None:
+        """A URL, good for minutes, that gives the bytes with these headers, where the storage does that; else None.
+
+        What is to be counted, and what may be damaged, is read here.
+        """
+        if not isinstance(self.storage, Linked) or file.max_downloads is not None or file.damaged:
+            return None
+        left = LINK_LIFE if file.expires_at is None else (file.expires_at - datetime.now(UTC)).total_seconds()
+        return await self.storage.link(file.attempt, headers, max(1, int(min(left, LINK_LIFE))))
 
     async def page(self, limit: int, before: tuple[datetime, UUID] | None = None) -> Page:
         """Up to `limit` files, newest first, after the position `before`."""

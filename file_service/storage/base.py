@@ -117,6 +117,14 @@ class Listed(Protocol):
         """Move whatever stands under `key` to where nobody reads or deletes it."""
 
 
+@runtime_checkable
+class Linked(Protocol):
+    """A storage that may give files away by itself."""
+
+    async def link(self, key: UUID, headers: Mapping[str, str], seconds: int) -> str | None:
+        """A URL that gives anybody the bytes for so many seconds, answered with these headers; None: read them here."""
+
+
 class MarkedStorage(Storage, Marked, Protocol):
     """What the service runs on."""
 

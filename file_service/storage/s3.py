@@ -20,6 +20,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -32,6 +33,7 @@ from file_service.storage.part_memory import PartMemory
 from file_service.storage.part_sizes import MIB, PartSizes, TooManyParts
 from file_service.storage.s3_client import s3_client
 from file_service.storage.s3_errors import renamed
+from file_service.storage.s3_links import presigned
 from file_service.storage.s3_marker import Marker
 from file_service.storage.s3_reading import Reading, dropped
 from file_service.storage.s3_retries import Patience
@@ -59,20 +61,31 @@ async def s3_storage(
     path_style: bool | None = None,
     ca_file: Path | None = None,
     chunk_size: int = 256 << 10,
+    redirect: bool = False,
+    public_url: str | None = None,
     patience: Patience | None = None,
 ) -> AsyncIterator[S3Storage]:
     """A storage in `bucket` below `prefix`; reads come in chunks of `chunk_size` bytes. See `s3_client` for the rest.
 
     `memory` bounds the bytes that the parts of all uploads take together. ValueError unless
-    `smallest_part <= part_size <= memory / 2`.
+    `smallest_part <= part_size <= memory / 2`. With `redirect` it gives links away, to `public_url` where clients know
+    the store by another address than `endpoint_url`.
     """
     patience, parts = patience or Patience(), PartMemory(memory)
     sizes = PartSizes(part_size, smallest_part, parts.largest, equal=equal_parts)
     options = {"StorageClass": storage_class} if storage_class else {}
-    opening = s3_client(endpoint_url, region, path_style=path_style, ca_file=ca_file, timeout=patience.timeout)
-    async with opening as client:
+    opening = partial(s3_client, region=region, path_style=path_style, ca_file=ca_file, timeout=patience.timeout)
+    async with opening(endpoint_url) as client, opening(public_url or endpoint_url) as linking:
         yield S3Storage(
-            client, bucket, prefix, sizes=sizes, memory=parts, options=options, chunk_size=chunk_size, patience=patience
+            client,
+            bucket,
+            prefix,
+            sizes=sizes,
+            memory=parts,
+            options=options,
+            chunk_size=chunk_size,
+            patience=patience,
+            linking=linking if redirect else None,
         )
 
 
@@ -90,6 +103,7 @@ class S3Storage:
         options: Mapping[str, Any],
         chunk_size: int,
         patience: Patience,
+        linking: S3Client | None = None,
     ) -> None:
         self.client = client
         self.memory = memory
@@ -99,6 +113,7 @@ class S3Storage:
         self._options = options
         self._chunk_size = chunk_size
         self._patience = patience
+        self._linking = linking
         self._marker = Marker(client, bucket, prefix)
         self._identity: UUID | None = None
 
@@ -154,6 +169,11 @@ class S3Storage:
         with renamed():
             await self.unfinished(key).drop()
             await deleted(self.client, self.place(key), self._patience)
+
+    async def link(self, key: UUID, headers: Mapping[str, str], seconds: int) -> str | None:
+        """See `Linked.link`."""
+        with renamed():
+            return None if self._linking is None else await presigned(self._linking, self.place(key), headers, seconds)
 
     async def check(self) -> None:
         """The marker is ours.

@@ -46,6 +46,7 @@ async def s3_client(
         connect_timeout=min(timeout, CONNECT),
         read_timeout=timeout,
         max_pool_connections=0,
+        signature_version="s3v4",  # else links are signed in the way that most regions and stores have given up
         retries={"total_max_attempts": 1},
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",

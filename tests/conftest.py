@@ -15,7 +15,7 @@ from tests.support.places import PLACES, LocalPlace, Place
 from tests.support.postgres import Postgres
 from tests.support.process import Service
 
-pytest_plugins = ["tests.support.strict"]
+pytest_plugins = ["tests.support.scheduling", "tests.support.strict"]
 DATABASES = ("sqlite", "postgresql")
 
 

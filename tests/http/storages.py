@@ -6,7 +6,7 @@ from tests.support.places import PLACES
 
 # Swift takes its time: unless it is asked for by name it gets the modules that move bytes. The others are about words,
 # databases and clients.
-ON_SWIFT = frozenset({"test_upload", "test_download", "test_digests", "test_archive", "test_sizes"})
+ON_SWIFT = frozenset({"test_sizes", "test_archive", "test_s3_redirect", "test_upload"})
 
 _LOCAL = ("local",)
 _NOT_MEMORY = ("local", "s3-moto", "s3-swift")
@@ -22,10 +22,12 @@ _FOLDER = "a folder lies where the file was"
 _AWAY = "a folder is taken away and comes back"
 _SHARED = "two processes have no memory in common"
 _THOUSAND = "a thousand files are stored and deleted one after the other before the limit is hit"
+_LINKS = "an object store answers by itself"
+_SIGNED = "moto looks at no signature"
 _METADATA = "objects carry words beside their bytes"
 _OUTLIVED = "memory does not outlive its process"
 
-# The tests that run on some storages only, and what it is about them.
+# The tests, and the modules, that run on some storages only, and what it is about them.
 ONLY: dict[str, tuple[Sequence[str], str]] = {
     "test_stored_bytes_are_their_owners_alone": (_LOCAL, _MODES),
     "test_a_file_with_a_folder_in_its_place_is_500_until_it_is_back": (_LOCAL, _FOLDER),
@@ -36,6 +38,8 @@ ONLY: dict[str, tuple[Sequence[str], str]] = {
     "test_no_client_takes_a_part_for_the_whole": (_LOCAL, _OPEN),
     "test_a_download_that_breaks_behind_nginx_never_looks_whole": (_LOCAL, _OPEN),
     "test_ten_thousand_files_are_refused_and_soon": (_NOT_S3, _THOUSAND),
+    "test_s3_redirect": (_S3, _LINKS),
+    "test_a_link_cannot_be_changed_into_another": (("s3-swift",), _SIGNED),
     "test_objects_say_which_files_they_are": (_S3, _METADATA),
     "test_a_form_of_more_than_the_disk_holds_is_507_before_the_first_byte": (_NOT_S3, _FULL),
     "test_more_than_the_disk_holds_is_507_before_the_first_byte": (_NOT_S3, _FULL),
@@ -48,5 +52,5 @@ ONLY: dict[str, tuple[Sequence[str], str]] = {
 def storages_of(module: str, test: str, asked: Sequence[str] | None = None) -> list[str]:
     """The storages that a test runs on; of those `asked` for, if any are."""
     chosen = asked or [name for name in PLACES if name != "s3-swift" or module in ON_SWIFT]
-    possible = ONLY[test][0] if test in ONLY else chosen
+    possible, _ = ONLY.get(test) or ONLY.get(module) or (chosen, "")
     return [name for name in chosen if name in possible]

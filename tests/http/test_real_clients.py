@@ -143,7 +143,8 @@ def test_sixteen_connections_of_aria2_are_one_download(site: Store, tmp_path: Pa
         id_ = stored(site.send(raw(CONTENT, name=NAME, lines=[b"Max-Downloads: 1"])))
         target = tmp_path / str(number)
         # Too fast a download is over before aria2 has made all of its connections.
-        options = ("--max-connection-per-server=16", "--split=16", "--min-split-size=1M", "--max-download-limit=48M", way)
+        slowly = "--max-download-limit=48M"
+        options = ("--max-connection-per-server=16", "--split=16", "--min-split-size=1M", slowly, way)
         link = f"{site.url}/files/{id_}/"
         done = run(tool("aria2c"), *ARIA2[1:], *options, "--dir", target, link)
         assert done.returncode == 0, done.stdout

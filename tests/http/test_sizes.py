@@ -42,12 +42,12 @@ def test_a_file_of_any_size_comes_back(unlimited: Store, door: Door, size: int) 
     unlimited.holds()
 
 
-@pytest.mark.parametrize("start", [0, PART - 10, PART, 2 * PART - 1])
-def test_a_range_may_lie_across_parts(unlimited: Store, start: int) -> None:
+@pytest.mark.parametrize("first", [0, PART - 10, PART, 2 * PART - 1])
+def test_a_range_may_lie_across_parts(unlimited: Store, first: int) -> None:
     id_ = stored(exchange(unlimited.url, bytes(raw(LARGE))))
-    stop = start + MIB
-    answer = ask(unlimited.url, id_, b"Range: bytes=%d-%d" % (start, stop - 1))
-    assert (answer.status, answer.body) == (206, LARGE[start:stop])
+    stop = first + MIB
+    answer = ask(unlimited.url, id_, b"Range: bytes=%d-%d" % (first, stop - 1))
+    assert (answer.status, answer.body) == (206, LARGE[first:stop])
 
 
 @every_door

@@ -1,7 +1,7 @@
 """Where a service under test keeps its bytes, looked at and spoiled behind its back: a folder, its memory, a bucket.
 
-`PLACES` names them all; `PLACES[name](data_dir)` is a fresh one for a service with that folder. A place gives the settings
-and the environment with which a service uses it, and the module that `python -m` starts.
+`PLACES` names them all; `PLACES[name](data_dir)` is a fresh one for a service with that folder. A place gives the
+settings and the environment with which a service uses it, and the module that `python -m` starts.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ def free_port() -> int:
 class Service:
     """`Service({"data_dir": path, "lease_time": 1}).start()`; settings by their names, the port is chosen here.
 
-    `command` goes before the service's own, e.g. ("strace", ...). Everything it prints is in `output()`. Its bytes are in
-    `place`, by default its folder.
+    `command` goes before the service's own, e.g. ("strace", ...). Everything it prints is in `output()`. Its
+    bytes are in `place`, by default in its folder.
     """
 
     def __init__(self, settings: dict[str, Any], command: tuple[str, ...] = (), place: Place | None = None) -> None:

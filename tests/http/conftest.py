@@ -65,9 +65,7 @@ def start(storage: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
 
 
 @pytest.fixture(scope="session")
-def _on_sqlite(
-    sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[str], Service]]:
+def _on_sqlite(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Service]]:
     """The service of a storage, started when it is first asked for."""
     with ExitStack() as stack:
 

@@ -121,9 +121,7 @@ async def test_links_lead_to_the_address_that_clients_know(redirecting: Callable
         assert location.startswith("https://files.example.org/")
 
 
-async def test_our_client_verifies_what_comes_from_the_store(
-    redirecting: Callable[..., Any], tmp_path: Path
-) -> None:
+async def test_our_client_verifies_what_comes_from_the_store(redirecting: Callable[..., Any], tmp_path: Path) -> None:
     notices: list[str] = []
     async with redirecting() as (client, link):
         url = str(client._base_url)

@@ -145,8 +145,11 @@ class BucketPlace:
 
     def __init__(self, server: S3Server) -> None:
         self.bucket = server.bucket()
-        self.environment = {"AWS_ACCESS_KEY_ID": server.access_key, "AWS_SECRET_ACCESS_KEY": server.secret_key}
-        self.settings = {
+        self.environment: Mapping[str, str] = {
+            "AWS_ACCESS_KEY_ID": server.access_key,
+            "AWS_SECRET_ACCESS_KEY": server.secret_key,
+        }
+        self.settings: Mapping[str, Any] = {
             "storage": "s3",
             "s3_bucket": self.bucket.name,
             "s3_endpoint_url": server.url,

@@ -9,7 +9,7 @@ import pytest
 from tests.support.places import PLACES
 
 if TYPE_CHECKING:
-    from xdist.scheduler import LoadFileScheduling
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 STORAGE = re.compile(rf"[\[-]({'|'.join(PLACES)})[\]-]")
 
@@ -20,7 +20,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "LoadFileSch
         return None
     from xdist.scheduler import LoadFileScheduling
 
-    class ByFileAndStorage(LoadFileScheduling):
+    class ByFileAndStorage(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             return group_of(nodeid)
 

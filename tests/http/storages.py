@@ -1,4 +1,4 @@
-"""Which tests of this folder run on which storage: on all, or on those that `--storage` names, but for what is said here."""
+"""Which tests of this folder run on which storage: on all, or on those that `--storage` names, with exceptions."""
 
 from collections.abc import Mapping, Sequence
 

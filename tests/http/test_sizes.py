@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from random import Random
+from urllib.parse import unquote
 
 import pytest
 
@@ -59,10 +60,15 @@ def test_a_large_upload_that_is_cut_leaves_no_part(unlimited: Store, door: Door)
     unlimited.holds()
 
 
-def test_objects_say_which_files_they_are(unlimited: Store) -> None:
+@pytest.mark.parametrize("name", ["naïve 100%.bin", "a" * 251 + ".txt", "é" * 125 + ".png"], ids=len)
+def test_objects_say_which_files_they_are(unlimited: Store, name: str) -> None:
+    """A long name has its beginning there: stores take 256 characters, and a name may need three for each byte."""
     place = unlimited.service.place
     assert isinstance(place, BucketPlace)
     for content in (b"small", LARGE):
-        id_ = stored(exchange(unlimited.url, bytes(raw(content, name="a.bin"))))
+        id_ = stored(exchange(unlimited.url, bytes(raw(content, name=name))))
         metadata = place.bucket.head(PREFIX + unlimited.key_of(id_))["Metadata"]
         assert metadata["id"] == id_
+        kept = unquote(metadata["name"], errors="strict")
+        assert kept == name if len(name) < 100 else name.startswith(kept) and len(kept) > 40
+        assert unlimited.meta(id_)["name"] == name

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 from _pytest.compat import NOTSET
 
-from tests.http.storages import storages_of
+from tests.http.storages import storages_of, with_database
 from tests.support.places import PLACES, Place
 from tests.support.postgres import Postgres
 from tests.support.process import Service
@@ -40,9 +40,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A test that `--storage` leaves nothing of is not skipped, there is just no such test."""
-    none = {item for item in items if hasattr(item, "callspec") and item.callspec.params.get("storage") is NOTSET}
+    none = {item for item in items if not _meant(getattr(item, "callspec", None))}
     config.hook.pytest_deselected(items=[*none])
     items[:] = [item for item in items if item not in none]
+
+
+def _meant(callspec: Any) -> bool:
+    params = callspec.params if callspec else {}
+    if "storage" not in params:
+        return True
+    return params["storage"] is not NOTSET and with_database(params["storage"], params.values())
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,15 @@
 """Which tests of this folder run on which storage: on all, or on those that `--storage` names, with exceptions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from tests.support.places import PLACES
 
 # Swift takes its time. Unless it is asked for by name it gets the modules that move bytes to and fro; the others are
 # about words, databases and clients.
 ON_SWIFT = frozenset({"test_sizes", "test_archive", "test_s3_redirect"})
+
+# Tests of both databases run on both over a folder; on another storage without the one that does not go with it.
+WITHOUT = {"memory": "postgresql", "s3-moto": "sqlite", "s3-swift": "sqlite"}
 
 LOCAL = ("local",)
 NOT_MEMORY = ("local", "s3-moto", "s3-swift")
@@ -76,3 +79,8 @@ def storages_of(module: str, test: str, asked: Sequence[str] | None = None) -> l
         if test in names or module in names:
             found = [name for name in found if name in storages]
     return found
+
+
+def with_database(storage: str, params: Collection[object]) -> bool:
+    """Whether a test with these parameters, a database perhaps among them, runs on a storage."""
+    return storage not in WITHOUT or WITHOUT[storage] not in params

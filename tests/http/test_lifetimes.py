@@ -90,7 +90,7 @@ def _sqlite(start: Spawn) -> Site:
 
 
 @pytest.fixture(scope="module")
-def _own_database(postgres: Postgres) -> Iterator[str]:
+def _own_database(storage: str, postgres: Postgres) -> Iterator[str]:
     name = f"t{uuid4().hex}"
     postgres.create_database(name, template="template")
     yield name
@@ -98,7 +98,7 @@ def _own_database(postgres: Postgres) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def _postgresql(storage: str, postgres: Postgres, _own_database: str, start: Spawn) -> Site:
+def _postgresql(postgres: Postgres, _own_database: str, start: Spawn) -> Site:
     url = postgres.url(_own_database)
     return on_postgres(start(database_url=url, **SETTINGS), postgres, _own_database)
 

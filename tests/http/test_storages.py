@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.http.storages import ON_SWIFT, ONLY, storages_of
+from tests.http.storages import ON_SWIFT, ONLY, storages_of, with_database
 from tests.support.places import PLACES
 from tests.support.scheduling import group_of
 
@@ -26,6 +26,15 @@ def test_a_test_that_is_not_named_runs_on_every_storage() -> None:
     assert storages_of("test_sizes", "test_new") == [*PLACES]
     assert storages_of("test_upload", "test_new", [*PLACES]) == [*PLACES]
     assert storages_of("test_s3_redirect", "test_new", ["memory", "s3-swift"]) == ["s3-swift"]
+
+
+def test_both_databases_are_tried_on_a_disk_and_one_elsewhere() -> None:
+    pairs = {
+        (storage, name) for storage in PLACES for name in ("sqlite", "postgresql") if with_database(storage, [name])
+    }
+    assert pairs >= {("local", "sqlite"), ("local", "postgresql")}
+    assert sorted(storage for storage, _ in pairs - {("local", "sqlite")}) == sorted(PLACES)
+    assert with_database("memory", ["memory", "raw"])
 
 
 @pytest.mark.parametrize(

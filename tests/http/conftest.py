@@ -10,7 +10,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from _pytest.compat import NOTSET
 
 from tests.http.storages import storages_of, with_database
 from tests.support.places import PLACES, Place
@@ -49,7 +48,8 @@ def _meant(callspec: Any) -> bool:
     params = callspec.params if callspec else {}
     if "storage" not in params:
         return True
-    return params["storage"] is not NOTSET and with_database(params["storage"], params.values())
+    # pytest puts a mark of its own in the place of a parameter that has no values.
+    return params["storage"] in PLACES and with_database(params["storage"], params.values())
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,14 @@ DATABASES = ("sqlite", "postgresql")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--storage", help=f"the storages to run tests/http on, of {','.join(PLACES)}")
+    parser.addoption("--storage", type=_storages, help=f"the storages to run tests/http on, of {','.join(PLACES)}")
+
+
+def _storages(value: str) -> list[str]:
+    names = value.split(",")
+    if unknown := {*names} - PLACES.keys():
+        raise pytest.UsageError(f"--storage: there is no {', '.join(sorted(unknown))}")
+    return names
 
 
 @pytest.fixture(autouse=True)

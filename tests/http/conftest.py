@@ -33,7 +33,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "storage" in metafunc.fixturenames:
         asked = metafunc.config.getoption("storage")
         module = Path(str(metafunc.module.__file__)).stem
-        storages = storages_of(module, metafunc.function.__name__, asked and asked.split(","))
+        storages = storages_of(module, metafunc.function.__name__, asked)
         metafunc.parametrize("storage", storages, indirect=True, scope="module")
 
 

@@ -1,6 +1,6 @@
 """Fixtures that every test may use: both databases, the service in this process, the service as a process."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,23 @@ import pytest
 from file_service.db.migrate import migrate
 from file_service.server import listening
 from file_service.settings import Settings
+from tests.support.places import PLACES, LocalPlace, Place
 from tests.support.postgres import Postgres
-from tests.support.process import NO_VARIABLES, Service
+from tests.support.process import Service
 
-pytest_plugins = ["tests.support.strict"]
+pytest_plugins = ["tests.support.scheduling", "tests.support.strict"]
 DATABASES = ("sqlite", "postgresql")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--storage", type=_storages, help=f"the storages to run tests/http on, of {','.join(PLACES)}")
+
+
+def _storages(value: str) -> list[str]:
+    names = value.split(",")
+    if unknown := {*names} - PLACES.keys():
+        raise pytest.UsageError(f"--storage: there is no {', '.join(sorted(unknown))}")
+    return names
 
 
 @pytest.fixture(autouse=True)
@@ -75,12 +87,22 @@ def settings(tmp_path: Path, sqlite_template: Path) -> Callable[..., Settings]:
 
 
 @pytest.fixture
-async def serve(settings: Callable[..., Settings]) -> AsyncIterator[Callable[..., Any]]:
+def placed() -> Callable[[Path], Place]:
+    """Where the services of a test keep their bytes, by their folder."""
+    return LocalPlace
+
+
+@pytest.fixture
+async def serve(
+    settings: Callable[..., Settings], placed: Callable[[Path], Place], tmp_path: Path
+) -> AsyncIterator[Callable[..., Any]]:
     """`url = await serve(max_file_size=5)` runs the service in this process until the test ends."""
     async with AsyncExitStack() as stack:
 
         async def start(**overrides: Any) -> str:
-            return await stack.enter_async_context(listening(settings(**overrides)))
+            place = placed(overrides.get("data_dir", tmp_path / "data"))
+            stack.enter_context(place.here())
+            return await stack.enter_async_context(listening(settings(**{**place.settings, **overrides})))
 
         yield start
 
@@ -92,18 +114,15 @@ async def url(database_url: str, serve: Callable[..., Any]) -> str:
 
 
 @pytest.fixture
-def spawn(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+def spawn(tmp_path: Path, placed: Callable[[Path], Place]) -> Iterator[Callable[..., Service]]:
     """`service = spawn(lease_time=1)` starts the service as a process of its own and waits until it is ready."""
     with ExitStack() as stack:
 
         def start(
-            *,
-            wait: bool = True,
-            command: tuple[str, ...] = (),
-            variables: Mapping[str, str] = NO_VARIABLES,
-            **overrides: Any,
+            *, wait: bool = True, command: tuple[str, ...] = (), place: Place | None = None, **overrides: Any
         ) -> Service:
-            service = Service({"data_dir": tmp_path / "data", **overrides}, command, variables)
+            settings = {"data_dir": tmp_path / "data", **overrides}
+            service = Service(settings, command, place or placed(settings["data_dir"]))
             stack.callback(service.kill)
             return service.start(wait=wait)
 

@@ -21,28 +21,28 @@ from file_service.service.files import FileService
 from file_service.settings import Settings
 from file_service.storage.base import Found
 from file_service.storage.local import LocalStorage, local_storage
-from tests.support.places import Folder, InBucket, Place
 from tests.support.postgres import Postgres
 from tests.support.process import Service
 from tests.support.s3_server import SERVERS
+from tests.support.tampering import Folder, InBucket, Tampered
 
 Spawn = Callable[..., Service]
 Started = Callable[..., Service]
 
 
 @pytest.fixture(params=["local", "moto", "swift"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Tampered:
     """Where the service keeps its files."""
-    return Folder(tmp_path / "data") if request.param == "local" else InBucket(SERVERS[request.param]().bucket())
+    return Folder(tmp_path / "data") if request.param == "local" else InBucket(SERVERS[request.param]())
 
 
 quick_places = pytest.mark.parametrize("place", ["local", "moto"], indirect=True)
 
 
 @pytest.fixture
-def started(spawn: Spawn, place: Place) -> Started:
+def started(spawn: Spawn, place: Tampered) -> Started:
     """A service there."""
-    return lambda **settings: spawn(variables=place.variables, **{**place.settings, **settings})
+    return lambda **settings: spawn(place=place, **settings)
 
 
 def check(service: Service, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -80,13 +80,13 @@ def test_a_healthy_store_has_nothing_wrong_while_it_runs(started: Started) -> No
     assert (done.returncode, done.stdout) == (0, "3 objects, 3 files: nothing wrong\n"), done.stderr
 
 
-def test_every_planted_fault_is_named_and_repaired_once(started: Started, place: Place) -> None:
+def test_every_planted_fault_is_named_and_repaired_once(started: Started, place: Tampered) -> None:
     service = started()
     links = [store(service, data) for data in (b"whole", b"missing", b"cut short")]
     whole, missing, cut = (name_of(service, link) for link in links)
     orphan, staged = uuid4().hex, uuid4().hex
     saved = place.read(missing)
-    place.remove(missing)
+    place.lose(missing)
     place.put(cut, b"c")
     place.put(orphan, b"orphan")
     place.stage(staged, b"half")
@@ -116,7 +116,7 @@ def test_every_planted_fault_is_named_and_repaired_once(started: Started, place:
     assert place.quarantined() == {orphan, f"{staged}.staged", f"{whole}.staged"}
 
 
-def test_what_is_not_ours_is_left_alone(started: Started, place: Place) -> None:
+def test_what_is_not_ours_is_left_alone(started: Started, place: Tampered) -> None:
     service = started()
     store(service, b"x")
     foreign = place.litter()
@@ -127,7 +127,7 @@ def test_what_is_not_ours_is_left_alone(started: Started, place: Place) -> None:
 
 
 @quick_places
-def test_a_place_of_another_database_is_refused(started: Started, place: Place) -> None:
+def test_a_place_of_another_database_is_refused(started: Started, place: Tampered) -> None:
     service = started()
     store(service, b"x")
     place.put(uuid4().hex, b"orphan")
@@ -140,7 +140,7 @@ def test_a_place_of_another_database_is_refused(started: Started, place: Place) 
 
 
 @quick_places
-def test_an_empty_database_is_refused_and_marries_nobody(started: Started, place: Place, tmp_path: Path) -> None:
+def test_an_empty_database_is_refused_and_marries_nobody(started: Started, place: Tampered, tmp_path: Path) -> None:
     service = started()
     store(service, b"x")
     before = place.everything()
@@ -152,7 +152,7 @@ def test_an_empty_database_is_refused_and_marries_nobody(started: Started, place
 
 
 @pytest.mark.parametrize("place", ["moto"], indirect=True)
-def test_another_prefix_is_refused(started: Started, place: Place) -> None:
+def test_another_prefix_is_refused(started: Started, place: Tampered) -> None:
     service = started()
     store(service, b"x")
     before = place.everything()
@@ -164,7 +164,7 @@ def test_another_prefix_is_refused(started: Started, place: Place) -> None:
 
 @quick_places
 @pytest.mark.parametrize("count", [100, 101])
-def test_repair_refuses_when_more_is_wrong_than_can_be_believed(started: Started, place: Place, count: int) -> None:
+def test_repair_refuses_when_more_is_wrong_than_can_be_believed(started: Started, place: Tampered, count: int) -> None:
     service = started()
     for _ in range(count):
         place.put(uuid4().hex, b"x")
@@ -175,7 +175,7 @@ def test_repair_refuses_when_more_is_wrong_than_can_be_believed(started: Started
 
 
 @quick_places
-def test_an_older_database_is_refused(started: Started, place: Place, tmp_path: Path) -> None:
+def test_an_older_database_is_refused(started: Started, place: Tampered, tmp_path: Path) -> None:
     service = started()
     store(service, b"before the backup")
     service.terminate()
@@ -209,17 +209,17 @@ def busy(services: list[Service], number: int, stop: Event) -> int:
 
 @quick_places
 def test_checks_find_what_is_planted_and_nothing_else_while_replicas_work(
-    spawn: Spawn, place: Place, postgres: Postgres
+    spawn: Spawn, place: Tampered, postgres: Postgres
 ) -> None:
     database = f"c{uuid4().hex}"
     url = postgres.create_database(database, template="template")
-    services = [spawn(variables=place.variables, **place.settings, database_url=url) for _ in range(2)]
+    services = [spawn(place=place, database_url=url) for _ in range(2)]
     cut = store(services[0], b"cut")
     (cut_name,) = place.published()
     missing = store(services[1], b"missing")
     (missing_name,) = place.published() - {cut_name}
     place.put(cut_name, b"c")
-    place.remove(missing_name)
+    place.lose(missing_name)
     orphan, staged = uuid4().hex, uuid4().hex
     place.put(orphan, b"orphan")
     place.stage(staged, b"half")

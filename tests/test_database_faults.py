@@ -491,7 +491,7 @@ def settled(store: Store) -> bool:
     """Whether every row is a stored file with its bytes and there are no other bytes."""
     found = store.rows()
     unsettled = {row.state for row in found} - {"stored"}
-    return not unsettled and store.on_disk() == {row.attempt for row in found} and not store.unfinished()
+    return not unsettled and store.published() == {row.attempt for row in found} and not store.unfinished()
 
 
 # SQLite

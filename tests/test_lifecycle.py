@@ -136,7 +136,7 @@ def test_what_takes_longer_than_the_drain_is_cut_and_leaves_nothing(spawn: Spawn
     store = Store(service.start())
     assert [row.state for row in store._rows()] == ["stored"]
     assert store.unfinished() == set()
-    assert len(store.on_disk()) == 1
+    assert len(store.published()) == 1
     assert "Traceback" not in service.output()
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 ATTEMPT = "attempt"
 MEMORY = 256 << 20
 AT_ONCE = 4  # parts of one upload on their way
+LONGEST = 256  # characters of a piece of metadata; Swift takes no more, others do
 
 
 @dataclass(slots=True)
@@ -53,8 +54,8 @@ class MultipartUploader:
 
     Any exception in the block, cancellation too, aborts. `sizes` and `memory` say how the bytes are cut and how many
     are held; `options` are passed to PutObject and CreateMultipartUpload as they are (`StorageClass`, `ContentType`);
-    `metadata` becomes the object's, percent-encoded where a header takes no such character. With `upload_id` and the
-    `parts` that are there an earlier upload goes on. Raises botocore's and aiohttp's errors, `TooManyParts`, `Altered`.
+    `metadata` becomes the object's as `header` writes it. With `upload_id` and the `parts` that are there an earlier
+    upload goes on. Raises botocore's and aiohttp's errors, `TooManyParts`, `Altered`.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class MultipartUploader:
         self._memory = memory or PartMemory(MEMORY)
         self._sizes = sizes or PartSizes(largest=self._memory.largest)
         self._patience = patience or Patience()
-        marks = {ATTEMPT: self.attempt} | {name: quote(value, " ") for name, value in (metadata or {}).items()}
+        marks = {ATTEMPT: self.attempt} | {name: header(value) for name, value in (metadata or {}).items()}
         self._options: dict[str, Any] = {**(options or {}), "Metadata": marks}
         self._sent = len(self.parts)
         self._gathered: Gathered | None = None
@@ -234,3 +235,10 @@ class MultipartUploader:
         if found["ContentLength"] != self.offset:
             raise Altered(f"{self._place['Key']} has {found['ContentLength']} bytes of the {self.offset} sent")
         return True
+
+
+def header(value: str) -> str:
+    """A text as the value of a header: percent-encoded where need be, without its end when it is too long."""
+    while len(encoded := quote(value, " ")) > LONGEST:
+        value = value[:-1]
+    return encoded

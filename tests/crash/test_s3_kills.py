@@ -25,10 +25,10 @@ from file_service.server import listening
 from file_service.settings import Settings
 from tests.crash.checker import DATABASE, ROWS, Row, fetched, listed
 from tests.crash.conftest import GRACE, SWEEP
-from tests.support.places import InBucket
 from tests.support.process import Service
 from tests.support.s3_fault_proxy import FaultProxy, fault_proxy, killing
 from tests.support.s3_server import SERVERS
+from tests.support.tampering import InBucket
 
 SMALL = b"goes by one PutObject"
 LARGE = random.Random(5).randbytes(11 << 20)  # three parts
@@ -138,7 +138,7 @@ async def made(server: str, data_dir: Path) -> AsyncIterator[Bed]:
     store = SERVERS[server]()
     async with fault_proxy(store.url) as proxy:
         with store.credentials():
-            yield Bed(InBucket(store.bucket()), proxy, data_dir)
+            yield Bed(InBucket(store), proxy, data_dir)
 
 
 async def die(bed: Bed, victim: Service, operation: Operation, number: int, *, answered: bool) -> str | None:
@@ -179,7 +179,7 @@ async def test_a_service_killed_at_any_request_leaves_nothing_behind(
     operation, killed_at = OPERATIONS[name], list[str]()
     async with made(server, tmp_path / "data") as bed:
         new = settings(**bed.settings(bed.place.bucket.server.url), sweep_interval=SWEEP)
-        start = partial(spawn, variables=bed.place.variables, **bed.settings(bed.proxy.url), sweep_interval=3600)
+        start = partial(spawn, place=bed.place, **bed.settings(bed.proxy.url), sweep_interval=3600)
         victim = start(wait=False)
         while request := await die(bed, victim, operation, len(killed_at) + 1, answered=answered):
             killed_at.append(request)

@@ -11,6 +11,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.support.places import Place
+
 Start = Callable[..., Awaitable[str]]
 UNKNOWN = "5b0c2b5e-6a0e-4d0c-9a57-0d4a7f1c2e11"
 FILES = {"naïve.txt": b"hello", "empty": b"", "big.bin": bytes(range(256)) * 4096, "日本.txt": b"x" * 300_000}
@@ -94,13 +96,16 @@ async def test_a_file_that_may_be_downloaded_only_so_often_is_not_archived(serve
             assert answer.status == 400
 
 
-async def test_a_file_that_vanishes_midway_cuts_the_archive(serve: Start, tmp_path: Path) -> None:
-    url = await serve(data_dir=tmp_path / "data")
+async def test_a_file_that_vanishes_midway_cuts_the_archive(
+    serve: Start, placed: Callable[[Path], Place], tmp_path: Path
+) -> None:
+    url, place = await serve(), placed(tmp_path / "data")
     async with aiohttp.ClientSession() as client:
         first = await put(client, url, "first", bytes(3 << 20))
+        before = await asyncio.to_thread(place.published)
         second = await put(client, url, "second", bytes(3 << 20))
-        (newest,) = sorted((tmp_path / "data" / "objects").glob("*/*/*"), key=lambda path: path.stat().st_ctime)[1:]
-        newest.unlink()
+        (key,) = await asyncio.to_thread(place.published) - before
+        await asyncio.to_thread(place.lose, key)
         async with client.get(f"{url}/archive.zip?id={first}&id={second}") as answer:
             assert answer.status == 200
             with pytest.raises(aiohttp.ClientError):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
-from pathlib import Path
+from functools import partial
 from random import Random
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from file_service.handlers.representation import INLINE
 from tests.support.doors import raw, request
 from tests.support.downloads import ask, entity_tag, get, read_to_end, repr_digest, take
+from tests.support.places import LocalPlace, Place
 from tests.support.process import Service
 from tests.support.raw import Answer, connection, exchange, read_answer
 from tests.support.store import SECURITY, Store, stored
@@ -22,16 +23,16 @@ UNCHANGING = ("etag", "last-modified", "content-type", "content-disposition", "a
 
 
 @pytest.fixture(scope="module")
-def _with_length(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    service = Service({"data_dir": tmp_path_factory.mktemp("length"), "download_framing": "length"}).start()
-    yield service
-    assert service.terminate() == 0
+def _with_length(start: Callable[..., Service]) -> Service:
+    return start(download_framing="length")
 
 
 @pytest.fixture
-def with_length(_with_length: Service) -> Store:
+def with_length(_with_length: Service) -> Iterator[Store]:
     """A service that tells the length of whole downloads."""
-    return Store(_with_length)
+    store = Store(_with_length)
+    yield store
+    store.forget()
 
 
 @pytest.fixture
@@ -366,23 +367,16 @@ EVERY: list[tuple[bytes, list[bytes]]] = [
 
 
 @pytest.fixture(scope="module")
-def _lossy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    service = Service({"data_dir": tmp_path_factory.mktemp("lossy")}).start()
-    yield service
-    assert service.terminate() == 0
+def _lossy(start: Callable[..., Service]) -> Service:
+    return start()
 
 
 @pytest.fixture
-def lossy(_lossy: Service) -> Store:
+def lossy(_lossy: Service) -> Iterator[Store]:
     """A service whose stored files the test may spoil; what it then says in its log is looked at by the test."""
-    return Store(_lossy)
-
-
-def object_of(store: Store, id_: str) -> Path:
-    """The stored bytes of a file."""
-    (row,) = [row for row in store.rows() if row.id == id_]
-    (path,) = store.service.data_dir.glob(f"objects/*/*/{row.attempt}")
-    return path
+    store = Store(_lossy)
+    yield store
+    store.forget()
 
 
 def state(store: Store, id_: str) -> str:
@@ -390,29 +384,44 @@ def state(store: Store, id_: str) -> str:
     return row.state
 
 
-def make_a_folder(path: Path) -> None:
-    """Put a folder in the file's place."""
-    path.unlink()
-    path.mkdir()
-
-
-LOSSES: dict[str, Callable[[Path], object]] = {
-    "missing": Path.unlink,
-    "cut by a byte": lambda path: path.write_bytes(path.read_bytes()[:-1]),
-    "empty": lambda path: path.write_bytes(b""),
-    "a folder": make_a_folder,
+LOSSES: dict[str, Callable[[Place, str], None]] = {
+    "missing": lambda place, key: place.lose(key),
+    "cut by a byte": lambda place, key: place.put(key, place.read(key)[:-1]),
+    "empty": lambda place, key: place.put(key, b""),
 }
 
 
 @pytest.mark.parametrize("content", [b"small", CONTENT], ids=["small", "large"])
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_a_file_that_storage_lost_is_500_until_it_is_back(
-    lossy: Store, loss: Callable[[Path], object], content: bytes
+    lossy: Store, loss: Callable[[Place, str], None], content: bytes
+) -> None:
+    place = lossy.service.place
+    spoiled_and_back(lossy, content, partial(loss, place), place.put)
+
+
+@pytest.mark.parametrize("content", [b"small", CONTENT], ids=["small", "large"])
+def test_a_file_with_a_folder_in_its_place_is_500_until_it_is_back(lossy: Store, content: bytes) -> None:
+    place = LocalPlace(lossy.service.data_dir)
+
+    def make_a_folder(key: str) -> None:
+        place.lose(key)
+        place.path(key).mkdir()
+
+    def put_back(key: str, content: bytes) -> None:
+        place.path(key).rmdir()
+        place.put(key, content)
+
+    spoiled_and_back(lossy, content, make_a_folder, put_back)
+
+
+def spoiled_and_back(
+    lossy: Store, content: bytes, spoil: Callable[[str], None], put_back: Callable[[str, bytes], None]
 ) -> None:
     id_ = stored(lossy.send(raw(content)))
     assert ask(lossy.url, id_).body == content
-    path = object_of(lossy, id_)
-    loss(path)
+    key = lossy.key_of(id_)
+    spoil(key)
     for lines in ((), (b"Range: bytes=1-",), (b"Range: bytes=0-0,-1",)):
         answer = ask(lossy.url, id_, *lines)
         assert answer.status == 500, lines
@@ -421,16 +430,14 @@ def test_a_file_that_storage_lost_is_500_until_it_is_back(
         assert state(lossy, id_) == "damaged"
     assert lossy.meta(id_)["size"] == len(content)  # the row is kept, and the file is listed
     assert f"CRITICAL file_service.service.files file {id_}" in lossy.log()
-    path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
-    path.write_bytes(content)
+    put_back(key, content)
     assert ask(lossy.url, id_).body == content
     assert state(lossy, id_) == "stored"
 
 
 def test_what_is_left_of_a_cut_file_does_not_make_it_whole(lossy: Store) -> None:
     id_ = stored(lossy.send(raw(CONTENT)))
-    path = object_of(lossy, id_)
-    path.write_bytes(CONTENT[:-1])
+    lossy.service.place.put(lossy.key_of(id_), CONTENT[:-1])
     assert ask(lossy.url, id_).status == 500
     assert ask(lossy.url, id_, b"Range: bytes=0-9").body == CONTENT[:10]
     assert state(lossy, id_) == "damaged"
@@ -438,7 +445,7 @@ def test_what_is_left_of_a_cut_file_does_not_make_it_whole(lossy: Store) -> None
 
 def test_a_damaged_file_can_be_deleted(lossy: Store) -> None:
     id_ = stored(lossy.send(raw(CONTENT)))
-    object_of(lossy, id_).unlink()
+    lossy.service.place.lose(lossy.key_of(id_))
     assert ask(lossy.url, id_).status == 500
     assert ask(lossy.url, id_, method=b"DELETE").status == 204
     assert ask(lossy.url, id_).status == 404

@@ -57,7 +57,7 @@ def test_an_attempt_that_was_overtaken_takes_nothing_away(either_store: Store, e
     first = raw(CONTENT, lines=[*lines, digest]) if end == "turns out wrong" else upload
     with connection(either_store.url) as stalled:
         stalled.sendall(bytes(first)[:-1])
-        eventually(lambda: bool(either_store.unfinished()), 5)
+        eventually(lambda: either_store.begun() == 1, 5)
         id_ = stored(either_store.send(upload))
         if end == "is reset":
             reset(stalled)

@@ -1,5 +1,6 @@
 """Records, lists, deletion, and what an error looks like, whoever makes it."""
 
+import asyncio
 import json
 import logging
 import re
@@ -18,6 +19,7 @@ import pytest
 from file_service.service.files import FileService
 from file_service.service.streams import Hashes
 from tests.support.doors import Upload, form_of, part, put, raw, request
+from tests.support.places import Place
 from tests.support.raw import connection, is_closed, read_answer
 from tests.support.store import SECURITY, Store, eventually, refused, stored
 
@@ -167,7 +169,7 @@ def test_an_id_of_another_shape_is_404_before_anything_is_looked_up(
         for _ in range(2):  # twice, as a dropped connection would not be noticed the first time
             sock.sendall(bytes(request(method, b"/files/" + id_ + path.encode())))
             assert refused(read_answer(sock), 404) in ("No such resource.", "No such file.")
-    assert "passwd" not in "".join(map(str, (store.service.data_dir / "tmp").iterdir()))
+    assert store.unfinished() == set()
 
 
 @pytest.mark.parametrize("path", [b"//", b"///", b"//files", b"//127.0.0.1/files", b"/nowhere", b"/FILES", b"/file"])
@@ -308,20 +310,22 @@ async def test_a_bug_is_logged_once_and_answered_by_a_bare_500(
 
 
 async def test_a_bug_in_mid_upload_stores_nothing(
-    serve: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    serve: Start, placed: Callable[[Path], Place], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    url = await serve()
-    existed: list[Path] = []
+    url, place = await serve(), placed(tmp_path / "data")
+    existed: list[tuple[str]] = []
+
+    def states() -> list[tuple[str]]:
+        with closing(sqlite3.connect(tmp_path / "data" / "file_service.db")) as database:
+            return database.execute("SELECT state FROM file").fetchall()
 
     def broken(*_: object) -> None:
-        existed.extend((tmp_path / "data").glob("tmp/????????????????????????????????"))
+        existed.extend(states())
         raise RuntimeError("deliberate")
 
     monkeypatch.setattr(Hashes, "update", broken)
     async with aiohttp.ClientSession() as client, client.post(f"{url}/files", data=bytes(100_000)) as answer:
         assert answer.status == 500
-    assert len(existed) == 1
-    with closing(sqlite3.connect(tmp_path / "data" / "file_service.db")) as database:
-        assert database.execute("SELECT count(*) FROM file").fetchone() == (0,)
-    assert [path for path in (tmp_path / "data").glob("tmp/*") if path.name != ".probe"] == []
-    assert [*(tmp_path / "data").glob("objects/*/*/*")] == []
+    assert existed == [("receiving",)]
+    assert states() == []
+    assert await asyncio.to_thread(place.unfinished) == await asyncio.to_thread(place.published) == set()

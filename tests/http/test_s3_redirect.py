@@ -12,33 +12,24 @@ import aiohttp
 import pytest
 
 from file_service.client.client import Client
-from tests.support.s3_server import SERVERS, S3Server
+from tests.support.places import Place
 
 CONTENT = b"0123456789" * 100
 NAME = 'naïve plan; 100% "final".txt'
 Answers = Callable[..., Awaitable[tuple[int, Any, bytes]]]
 
 
-@pytest.fixture(params=SERVERS)
-def server(request: pytest.FixtureRequest) -> S3Server:
-    """Either server; only swift looks at signatures."""
-    return SERVERS[request.param]()
-
-
 @pytest.fixture
-async def redirecting(server: S3Server, serve: Callable[..., Awaitable[str]]) -> AsyncIterator[Callable[..., Any]]:
+def redirecting(serve: Callable[..., Awaitable[str]]) -> Callable[..., Any]:
     """`async with redirecting(...) as (client, link)`: a service that redirects, and a file in it."""
-    bucket = server.bucket()
-    with server.credentials():
 
-        @asynccontextmanager
-        async def start(**settings: Any) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
-            options = {"s3_bucket": bucket.name, "s3_endpoint_url": server.url, "s3_redirect": True, **settings}
-            url = await serve(storage="s3", **options)
-            async with aiohttp.ClientSession(url) as client:
-                yield client, await stored(client)
+    @asynccontextmanager
+    async def start(**settings: Any) -> AsyncIterator[tuple[aiohttp.ClientSession, str]]:
+        url = await serve(s3_redirect=True, **settings)
+        async with aiohttp.ClientSession(url) as client:
+            yield client, await stored(client)
 
-        yield start
+    return start
 
 
 async def stored(client: aiohttp.ClientSession, **headers: str) -> str:
@@ -59,14 +50,14 @@ async def ask(client: aiohttp.ClientSession, method: str, link: str, **headers: 
 
 
 async def test_a_link_gives_the_bytes_with_name_and_type_for_some_minutes(
-    redirecting: Callable[..., Any], server: S3Server
+    redirecting: Callable[..., Any], placed: Callable[[Path], Place], tmp_path: Path
 ) -> None:
     async with redirecting() as (client, link):
         answer = await ask(client, "GET", link)
         assert answer.status == 307
         assert answer.headers["Cache-Control"] == "no-store"
         target = urlsplit(answer.headers["Location"])
-        assert f"{target.scheme}://{target.netloc}" == server.url
+        assert f"{target.scheme}://{target.netloc}" == placed(tmp_path / "data").settings["s3_endpoint_url"]
         assert 0 < int(parse_qs(target.query)["X-Amz-Expires"][0]) <= 300
         async with client.get(link) as followed:
             assert (followed.status, await followed.read()) == (200, CONTENT)
@@ -79,7 +70,6 @@ async def test_a_link_gives_the_bytes_with_name_and_type_for_some_minutes(
             assert followed.headers["Content-Disposition"].startswith("inline")
 
 
-@pytest.mark.parametrize("server", ["swift"], indirect=True)
 async def test_a_link_cannot_be_changed_into_another(redirecting: Callable[..., Any]) -> None:
     async with redirecting() as (client, link):
         location = (await ask(client, "GET", link)).headers["Location"]
@@ -131,9 +121,7 @@ async def test_links_lead_to_the_address_that_clients_know(redirecting: Callable
         assert location.startswith("https://files.example.org/")
 
 
-async def test_our_client_verifies_what_comes_from_the_store(
-    redirecting: Callable[..., Any], server: S3Server, tmp_path: Path
-) -> None:
+async def test_our_client_verifies_what_comes_from_the_store(redirecting: Callable[..., Any], tmp_path: Path) -> None:
     notices: list[str] = []
     async with redirecting() as (client, link):
         url = str(client._base_url)

@@ -28,6 +28,7 @@ from tests.support.doors import (
     raw_chunked,
     request,
 )
+from tests.support.places import LocalPlace
 from tests.support.raw import connection, read_answer
 from tests.support.store import Store, refused, stored
 
@@ -286,7 +287,7 @@ def test_the_slash_at_the_end_and_the_query_make_no_difference(store: Store, pat
 def test_stored_bytes_are_their_owners_alone(store: Store, door: Door) -> None:
     stored(store.send(door(b"secret")))
     (row,) = store.rows()
-    (path,) = (store.service.data_dir / "objects").glob(f"*/*/{row.attempt}")
+    path = LocalPlace(store.service.data_dir).path(row.attempt)
     assert path.read_bytes() == b"secret"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert path.stat().st_nlink == 1

@@ -1,182 +1,193 @@
-"""A folder and a bucket as an operator sees them who looks past the service, in the same words.
+"""Where a service under test keeps its bytes, looked at and spoiled behind its back: a folder, its memory, a bucket.
 
-Names are those of the files there: 32 hexadecimal digits.
+`PLACES` names them all; `PLACES[name](data_dir)` is a fresh one for a service with that folder. A place gives the
+settings and the environment with which a service uses it, and the module that `python -m` starts.
 """
 
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
-from uuid import UUID
+from unittest import mock
 
-from tests.support.s3_server import Bucket
+from tests.support import memory_service
+from tests.support.s3_server import SERVERS, S3Server
 
-PREFIX = "some/place/"
+MARKER = ".file-service"
+PREFIX = "files/"
 
 
 class Place(Protocol):
-    """Where a service keeps its files; `settings` and `variables` are what it is told."""
+    """Keys are those of the attempts, in hex."""
 
-    settings: dict[str, Any]
-    variables: dict[str, str]
-
-    def put(self, name: str, data: bytes) -> None:
-        """Publish a file, or put another in its place."""
-
-    def read(self, name: str) -> bytes:
-        """The bytes of a published file."""
-
-    def remove(self, name: str) -> None:
-        """Lose a published file."""
-
-    def stage(self, name: str, data: bytes) -> None:
-        """Begin a write as a process does that dies in it."""
+    settings: Mapping[str, Any]
+    environment: Mapping[str, str]
+    module: str
+    shows_small: bool  # whether an upload is seen in it from its beginning, and not only once it fills a part
 
     def published(self) -> set[str]:
-        """The published files."""
+        """Keys of the whole files, and the name of whatever has no business there."""
 
-    def staged(self) -> set[str]:
-        """The writes that are not finished."""
+    def unfinished(self) -> set[str]:
+        """Keys of the files being received."""
 
-    def quarantined(self) -> set[str]:
-        """What the check has put away; `.staged` marks what was not published."""
+    def read(self, key: str) -> bytes:
+        """The bytes of a file."""
 
-    def litter(self) -> set[str]:
-        """Put things there that are not the service's; their names."""
+    def put(self, key: str, content: bytes) -> None:
+        """Other bytes in place of a file's."""
 
-    def everything(self) -> set[str]:
-        """The names of all files and unfinished writes, whoever's they are."""
+    def lose(self, key: str) -> None:
+        """The file without a trace."""
 
-    def mark(self, identity: UUID) -> None:
-        """Put another marker in place of the one that is there."""
+    def here(self) -> Any:
+        """A context in which a service that is started in this process uses the place."""
 
 
-@dataclass
-class Folder:
-    """A data folder."""
+class LocalPlace:
+    """The folder of the service."""
 
-    root: Path
-    settings: dict[str, Any] = field(default_factory=dict)
-    variables: dict[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = {}
+    settings: Mapping[str, Any] = {}
+    module = "file_service"
+    shows_small = True
 
-    def path(self, name: str) -> Path:
-        """Where a published file lies."""
-        return self.root / "objects" / name[:2] / name[2:4] / name
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
-    def put(self, name: str, data: bytes) -> None:
+    def published(self) -> set[str]:
+        """Files and whatever else lies where they do."""
+        return {path.name for path in (self._folder / "objects").glob("*/*/*")}
+
+    def unfinished(self) -> set[str]:
+        """What lies in tmp/, but for the file by which the disk is tried."""
+        return {path.name for path in (self._folder / "tmp").iterdir()} - {".probe"}
+
+    def path(self, key: str) -> Path:
+        """Where a file lies."""
+        return self._folder / "objects" / key[:2] / key[2:4] / key
+
+    def read(self, key: str) -> bytes:
         """See `Place`."""
-        self.path(name).parent.mkdir(parents=True, exist_ok=True)
-        self.path(name).write_bytes(data)
+        return self.path(key).read_bytes()
 
-    def read(self, name: str) -> bytes:
-        """See `Place`."""
-        return self.path(name).read_bytes()
+    def put(self, key: str, content: bytes) -> None:
+        """The file itself is written: who has it open sees it."""
+        self.path(key).write_bytes(content)
 
-    def remove(self, name: str) -> None:
+    def lose(self, key: str) -> None:
         """See `Place`."""
-        self.path(name).unlink()
+        self.path(key).unlink()
 
-    def stage(self, name: str, data: bytes) -> None:
-        """See `Place`."""
-        (self.root / "tmp" / name).write_bytes(data)
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """Nothing to do."""
+        yield
+
+
+class MemoryPlace:
+    """The memory of the service's process, asked over its socket; gone with the process."""
+
+    environment: Mapping[str, str] = {}
+    settings: Mapping[str, Any] = {}
+    module = memory_service.__name__
+    shows_small = True
+
+    def __init__(self, folder: Path) -> None:
+        self._socket = folder / memory_service.SOCKET
 
     def published(self) -> set[str]:
         """See `Place`."""
-        return {path.name for path in self.root.glob("objects/*/*/*")}
+        return {*self._ask("published")}
 
-    def staged(self) -> set[str]:
+    def unfinished(self) -> set[str]:
         """See `Place`."""
-        return {path.name for path in self.root.glob("tmp/*") if not path.name.startswith(".")}
+        return {*self._ask("staged")}
 
-    def quarantined(self) -> set[str]:
+    def read(self, key: str) -> bytes:
         """See `Place`."""
-        return {path.name for path in self.root.glob("quarantine/*")}
+        return bytes.fromhex(self._ask("read", key))
 
-    def litter(self) -> set[str]:
+    def put(self, key: str, content: bytes) -> None:
+        """Who reads the file goes on with what it was."""
+        self._ask("put", key, content.hex())
+
+    def lose(self, key: str) -> None:
         """See `Place`."""
-        paths = [self.root / "notes.txt", self.root / "tmp" / "core", self.path("ab" * 16).with_suffix(".bak")]
-        for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"not ours")
-        return {str(path.relative_to(self.root)) for path in paths}
+        self._ask("lose", key)
 
-    def everything(self) -> set[str]:
-        """See `Place`."""
-        paths = (path for path in self.root.rglob("*") if path.is_file() and "file_service.db" not in path.name)
-        return {str(path.relative_to(self.root)) for path in paths}
+    def _ask(self, *question: str) -> Any:
+        with closing(socket.socket(socket.AF_UNIX)) as sock:
+            sock.settimeout(20)
+            sock.connect(str(self._socket))
+            sock.sendall(json.dumps(question).encode() + b"\n")
+            with sock.makefile() as answer:
+                return json.loads(answer.readline())
 
-    def mark(self, identity: UUID) -> None:
-        """See `Place`."""
-        (self.root / ".file-service").write_text(f"{identity}\n")
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """The service that is started in this process looks for its storage in app.py, as any does."""
+        with memory_service.in_place():
+            yield
 
 
-class InBucket:
-    """A bucket, whose files have the prefix `PREFIX`."""
+class BucketPlace:
+    """A bucket of its own on one of the servers; parts are as small as the settings let them be."""
 
-    def __init__(self, bucket: Bucket) -> None:
-        self.bucket = bucket
-        self.variables = bucket.server.keys
-        self.settings: dict[str, Any] = {
+    module = "file_service"
+    shows_small = False
+
+    def __init__(self, server: S3Server) -> None:
+        self.bucket = server.bucket()
+        self.environment: Mapping[str, str] = server.keys
+        self.settings: Mapping[str, Any] = {
             "storage": "s3",
-            "s3_bucket": bucket.name,
-            "s3_endpoint_url": bucket.server.url,
+            "s3_bucket": self.bucket.name,
+            "s3_endpoint_url": server.url,
             "s3_prefix": PREFIX,
             "s3_part_size": 5 << 20,
         }
 
-    def put(self, name: str, data: bytes) -> None:
-        """See `Place`."""
-        self.bucket.put(PREFIX + name, data)
-
-    def read(self, name: str) -> bytes:
-        """See `Place`."""
-        return self.bucket.read(PREFIX + name)
-
-    def remove(self, name: str) -> None:
-        """See `Place`."""
-        self.bucket.delete(PREFIX + name)
-
-    def stage(self, name: str, data: bytes) -> None:
-        """A multipart upload with a part, and a tail."""
-        upload = self.bucket.begin(PREFIX + name)
-        self.bucket.put_part(PREFIX + name, upload, 1, data[:-1])
-        self.put(f"{name}.tail", data[-1:])
-
     def published(self) -> set[str]:
+        """All objects but the marker."""
+        return {key.removeprefix(PREFIX) for key in self.bucket.sizes()} - {MARKER}
+
+    def unfinished(self) -> set[str]:
+        """The keys of the multipart uploads, which begin when a first part is full."""
+        return {key.removeprefix(PREFIX) for key, _ in self.bucket.uploads()}
+
+    def read(self, key: str) -> bytes:
         """See `Place`."""
-        names = (key.removeprefix(PREFIX) for key in self.bucket.sizes())
-        return {name for name in names if len(name) == 32 and "/" not in name}
+        return self.bucket.read(PREFIX + key)
 
-    def staged(self) -> set[str]:
+    def put(self, key: str, content: bytes) -> None:
+        """Another object of that name: who reads the old one goes on with it, or notices."""
+        self.bucket.put(PREFIX + key, content)
+
+    def lose(self, key: str) -> None:
         """See `Place`."""
-        uploads = {key.removeprefix(PREFIX) for key, _ in self.bucket.uploads()}
-        return uploads | {key.removeprefix(PREFIX)[:-5] for key in self._below("") if key.endswith(".tail")}
+        self.bucket.delete(PREFIX + key)
 
-    def quarantined(self) -> set[str]:
-        """See `Place`; of what was staged there is the tail."""
-        names = (key.removeprefix(f"{PREFIX}quarantine/") for key in self._below("quarantine/"))
-        return {f"{name[:-5]}.staged" if name.endswith(".tail") else name for name in names}
-
-    def litter(self) -> set[str]:
-        """See `Place`."""
-        names = ["notes.txt", "ab" * 16 + ".bak", f"a/{'ab' * 16}", f"ab{'cd' * 16}"]
-        keys = {*(PREFIX + name for name in names), "ab" * 16}
-        for key in keys:
-            self.bucket.put(key, b"not ours")
-        self.bucket.begin(f"{PREFIX}a-film")
-        return {*keys, f"{PREFIX}a-film"}
-
-    def everything(self) -> set[str]:
-        """See `Place`."""
-        return {*self.bucket.sizes(), *(key for key, _ in self.bucket.uploads())}
-
-    def mark(self, identity: UUID) -> None:
-        """See `Place`."""
-        self.bucket.put(f"{PREFIX}.file-service", str(identity).encode())
-
-    def _below(self, folder: str) -> list[str]:
-        keys = [key for key in self.bucket.sizes() if key.startswith(PREFIX + folder)]
-        return keys if folder else [key for key in keys if "/" not in key.removeprefix(PREFIX)]
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """The keys are looked for in the environment."""
+        with mock.patch.dict(os.environ, self.environment):
+            yield
 
 
-_: type[Place] = Folder
-__: type[Place] = InBucket
+def _bucket(server: str, _: Path) -> BucketPlace:
+    return BucketPlace(SERVERS[server]())
+
+
+PLACES: dict[str, Callable[[Path], Place]] = {
+    "local": LocalPlace,
+    "memory": MemoryPlace,
+    "s3-moto": partial(_bucket, "moto"),
+    "s3-swift": partial(_bucket, "swift"),
+}

@@ -2,41 +2,42 @@
 
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self
 
 import psutil
 
+from tests.support.places import LocalPlace, Place
+
 START_SECONDS = 20.0
-NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+    """A port that was free a moment ago, and is none of those that the kernel gives to clients (ip(7))."""
+    while True:
+        port = 10_000 + secrets.randbelow(22_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Service:
     """`Service({"data_dir": path, "lease_time": 1}).start()`; settings by their names, the port is chosen here.
 
-    `command` goes before the service's own, e.g. ("strace", ...), `variables` into its environment, which has neither
-    settings nor credentials of the caller's. Everything it prints is in `output()`.
+    `command` goes before the service's own, e.g. ("strace", ...). Everything it prints is in `output()`. Its
+    bytes are in `place`, by default in its folder.
     """
 
-    def __init__(
-        self, settings: dict[str, Any], command: tuple[str, ...] = (), variables: Mapping[str, str] = NO_VARIABLES
-    ) -> None:
-        self._variables = variables
-        self.settings = {"port": free_port(), "durable": False, **settings}
+    def __init__(self, settings: dict[str, Any], command: tuple[str, ...] = (), place: Place | None = None) -> None:
+        self.place = place or LocalPlace(Path(settings["data_dir"]))
+        self.settings = {"port": free_port(), "durable": False, **self.place.settings, **settings}
         self.url = f"http://127.0.0.1:{self.settings['port']}"
         self.data_dir = Path(self.settings["data_dir"])
         self._command = command
@@ -61,12 +62,12 @@ class Service:
         """What it runs in; for commands that are to find the same database and storage."""
         plain = {k: v for k, v in os.environ.items() if not k.startswith(("FILE_SERVICE_", "AWS_"))}
         own = {f"FILE_SERVICE_{name.upper()}": str(value) for name, value in self.settings.items()}
-        return {**plain, **own, **self._variables}
+        return {**plain, **self.place.environment, **own}
 
     def start(self, *, wait: bool = True) -> Self:
         """Start it (again), and wait until it listens."""
         with self._log.open("ab") as log:
-            command = [*self._command, sys.executable, "-m", "file_service", "serve"]
+            command = [*self._command, sys.executable, "-m", self.place.module, "serve"]
             self._process = subprocess.Popen(
                 command, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )

@@ -1,4 +1,4 @@
-"""A running service and a look behind its back: rows straight from the database, files from the disk, its log."""
+"""A running service and a look behind its back: rows straight from the database, files from their place, its log."""
 
 import json
 import re
@@ -86,22 +86,38 @@ class Store:
     def _rows(self) -> list[Row]:
         return [Row(str(UUID(id_)), UUID(attempt).hex, state) for id_, attempt, state in self._query()]
 
-    def on_disk(self) -> set[str]:
-        """Names of the published files."""
-        return {path.name for path in (self.service.data_dir / "objects").glob("*/*/*")}
+    def published(self) -> set[str]:
+        """Keys of the whole files in their place."""
+        return self.service.place.published()
 
     def unfinished(self) -> set[str]:
-        """Names of the files being received."""
-        return {path.name for path in (self.service.data_dir / "tmp").iterdir()} - {".probe"}
+        """Keys of the files being received, as far as their place shows them."""
+        return self.service.place.unfinished()
+
+    def begun(self) -> int:
+        """How many uploads have got a place for their bytes; where that is not seen, a row."""
+        if self.service.place.shows_small:
+            return len(self.unfinished())
+        return sum(row.state == "receiving" for row in self.rows())
+
+    def key_of(self, id_: str) -> str:
+        """The key of a file's bytes in its place."""
+        (row,) = [row for row in self.rows() if row.id == id_]
+        return row.attempt
+
+    def forget(self) -> None:
+        """Delete what the test has stored: looks at a place take the longer the more there is."""
+        for row in self.rows():
+            self.call("DELETE", f"/files/{row.id}/")
 
     def stray(self, ids: set[str]) -> str:
-        """What the database and the disk hold besides the files `ids`, or lack of them; empty when all is in order."""
+        """What the database and the place hold besides the files `ids`, or lack of them; empty when all is in order."""
         all_rows = self._rows()
         rows = [row for row in all_rows if row not in self._before]
         problems = {
             "rows": {row.id for row in rows} ^ ids,
             "unsettled": {row for row in rows if row.state != "stored"},
-            "files": self.on_disk() ^ {row.attempt for row in all_rows},
+            "files": self.published() ^ {row.attempt for row in all_rows},
             "unfinished": self.unfinished(),
         }
         return str({what: found for what, found in problems.items() if found} or "")

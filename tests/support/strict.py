@@ -1,10 +1,14 @@
-"""pytest plugin: with CI=true a run that skipped anything has failed, since every tool the tests need is there."""
+"""pytest plugin: with CI=true a run that skipped anything has failed, since every tool the tests need is there.
+
+Its exit status is none of pytest's own, so that running once more what failed does not hide it.
+"""
 
 import os
 
 import pytest
 
 SKIPPED = "skipped"
+STATUS = 6
 
 
 def _skipped(config: pytest.Config) -> list[pytest.CollectReport | pytest.TestReport]:
@@ -14,8 +18,8 @@ def _skipped(config: pytest.Config) -> list[pytest.CollectReport | pytest.TestRe
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if session.exitstatus == pytest.ExitCode.OK and _skipped(session.config):
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and _skipped(session.config):
+        session.exitstatus = STATUS
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

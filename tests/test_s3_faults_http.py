@@ -11,7 +11,6 @@ import pytest
 
 from file_service.storage import s3, s3_retries
 from file_service.storage.s3_retries import Patience
-from tests.support.places import InBucket
 from tests.support.s3_fault_proxy import (
     FOR_EVER,
     Fault,
@@ -28,6 +27,7 @@ from tests.support.s3_fault_proxy import (
     silent,
 )
 from tests.support.s3_server import moto, swift
+from tests.support.tampering import InBucket
 
 SMALL = b"goes by one PutObject"
 LARGE = random.Random(6).randbytes(11 << 20)  # three parts
@@ -97,10 +97,10 @@ async def stand(
     monkeypatch.setattr(s3, "Patience", lambda: Patience(attempts=4, first=0.001, longest=0.01, timeout=3))
     monkeypatch.setattr(s3_retries, "SLOWEST", 4 << 20)
     store = {"moto": moto, "swift": swift}[server]()
-    place = InBucket(store.bucket())
+    place = InBucket(store)
     async with fault_proxy(store.url) as proxy:
         with store.credentials():
-            url = await serve(**place.settings | {"s3_endpoint_url": proxy.url, "sweep_interval": 3600})
+            url = await serve(**{**place.settings, "s3_endpoint_url": proxy.url, "sweep_interval": 3600})
             async with aiohttp.ClientSession(url) as client:
                 yield Stand(client, place, proxy)
 
@@ -214,5 +214,5 @@ async def test_a_store_that_is_away_is_503_until_it_is_back(
     stand.proxy.heal()
     assert await stand.failing() == set()
     await stand.assert_stored((id_, SMALL))
-    keys = stand.place.variables.values()
+    keys = stand.place.environment.values()
     assert not [key for key in keys if key in caplog.text or key in text or key.encode() in answer]

@@ -1,5 +1,6 @@
 """The service as a process: started like a user would, stopped, killed, frozen."""
 
+import atexit
 import os
 import re
 import secrets
@@ -43,6 +44,7 @@ class Service:
         self._command = command
         self._process: subprocess.Popen[bytes] | None = None
         self._log = Path(tempfile.mkstemp(prefix="file-service-", suffix=".log")[1])
+        atexit.register(self._log.unlink, missing_ok=True)  # a test may read it when the service has gone
 
     @property
     def port(self) -> int:

@@ -4,9 +4,12 @@ from collections.abc import Collection, Mapping, Sequence
 
 from tests.support.places import PLACES
 
-# Swift takes its time. Unless it is asked for by name it gets the modules that move bytes to and fro; the others are
-# about words, databases and clients.
-ON_SWIFT = frozenset({"test_sizes", "test_archive", "test_s3_redirect"})
+# Swift takes its time, and a service over memory is much like one over a folder. Unless they are asked for by name they
+# get the modules that move bytes to and fro; the others are about words, databases and clients.
+SELDOM = {
+    "s3-swift": frozenset({"test_sizes", "test_archive", "test_s3_redirect"}),
+    "memory": frozenset({"test_sizes", "test_archive", "test_forms", "test_ranges_wire"}),
+}
 
 # Tests of both databases run on both over a folder; on another storage without the one that does not go with it.
 WITHOUT = {"memory": "postgresql", "s3-moto": "sqlite", "s3-swift": "sqlite"}
@@ -74,7 +77,7 @@ ONLY: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {
 
 def storages_of(module: str, test: str, asked: Sequence[str] | None = None) -> list[str]:
     """The storages that a test runs on; of those `asked` for, if any are."""
-    found = [name for name in asked or PLACES if asked or name != "s3-swift" or module in ON_SWIFT]
+    found = [name for name in asked or PLACES if asked or module in SELDOM.get(name, [module])]
     for storages, names in ONLY.values():
         if test in names or module in names:
             found = [name for name in found if name in storages]

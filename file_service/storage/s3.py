@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -77,7 +77,10 @@ async def s3_storage(
     sizes = PartSizes(part_size, smallest_part, parts.largest, equal=equal_parts)
     options = {"StorageClass": storage_class} if storage_class else {}
     opening = partial(s3_client, region=region, path_style=path_style, ca_file=ca_file, timeout=patience.timeout)
-    async with opening(endpoint_url) as client, opening(public_url or endpoint_url) as linking:
+    async with (
+        opening(endpoint_url) as client,
+        opening(public_url or endpoint_url) if redirect else nullcontext() as linking,
+    ):
         yield S3Storage(
             client,
             bucket,
@@ -87,7 +90,7 @@ async def s3_storage(
             options=options,
             chunk_size=chunk_size,
             patience=patience,
-            linking=linking if redirect else None,
+            linking=linking,
         )
 
 

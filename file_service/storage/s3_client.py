@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
+from botocore.loaders import Loader, create_loader
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3.client import S3Client
@@ -53,6 +55,7 @@ async def s3_client(
         s3={"addressing_style": "path" if by_path else "virtual"},
     )
     session = AioSession()
+    session.register_component("data_loader", _models())
     client = session.create_client(
         "s3",
         region or session.get_config_variable("region") or REGION,
@@ -65,6 +68,12 @@ async def s3_client(
     async with client as opened:
         opened.meta.events.register("before-call.s3", _without_expect)
         yield opened
+
+
+@cache
+def _models() -> Loader:
+    """What botocore knows of the protocol: a megabyte of JSON that a session would read anew."""
+    return create_loader()
 
 
 def _without_expect(params: dict[str, Any], **_: object) -> None:

@@ -8,9 +8,6 @@ In the bucket, under one prefix:
     <key>.tail          the bytes of a suspended write that fill no part yet
     quarantine/         what `file-service check --repair` found without an owner
 
-Rights needed: s3:PutObject, s3:GetObject, s3:DeleteObject, s3:ListBucket (without it S3 says 403 of a missing object),
-s3:AbortMultipartUpload, s3:ListMultipartUploadParts, s3:ListBucketMultipartUploads.
-
 Limits: 10,000 parts a file, none larger than half of the memory they may take (`part_sizes`, `part_memory`).
 """
 

@@ -36,6 +36,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Tampered:
     return Folder(tmp_path / "data") if request.param == "local" else InBucket(SERVERS[request.param]())
 
 
+local_place = pytest.mark.parametrize("place", ["local"], indirect=True)
 quick_places = pytest.mark.parametrize("place", ["local", "moto"], indirect=True)
 
 
@@ -139,7 +140,7 @@ def test_a_place_of_another_database_is_refused(started: Started, place: Tampere
     assert place.everything() == before
 
 
-@quick_places
+@local_place
 def test_an_empty_database_is_refused_and_marries_nobody(started: Started, place: Tampered, tmp_path: Path) -> None:
     service = started()
     store(service, b"x")
@@ -162,7 +163,7 @@ def test_another_prefix_is_refused(started: Started, place: Tampered) -> None:
     assert place.everything() == before
 
 
-@quick_places
+@local_place
 @pytest.mark.parametrize("count", [100, 101])
 def test_repair_refuses_when_more_is_wrong_than_can_be_believed(started: Started, place: Tampered, count: int) -> None:
     service = started()
@@ -174,7 +175,7 @@ def test_repair_refuses_when_more_is_wrong_than_can_be_believed(started: Started
     assert len(place.quarantined()) == (count if count == 100 else 0)
 
 
-@quick_places
+@local_place
 def test_an_older_database_is_refused(started: Started, place: Tampered, tmp_path: Path) -> None:
     service = started()
     store(service, b"before the backup")

@@ -3,7 +3,10 @@
 import asyncio
 from pathlib import Path
 
+import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
 from file_service.errors import Unavailable
 
@@ -36,5 +39,24 @@ def migrate(url: str, revision: str = "head") -> None:
 
 
 async def migrated(url: str) -> None:
-    """`migrate` from within a running event loop."""
-    await asyncio.to_thread(migrate, url)
+    """`migrate` from within a running event loop, unless the schema is the newest already."""
+    if await _version(url) != newest():
+        await asyncio.to_thread(migrate, url)
+
+
+def newest() -> str:
+    """The newest revision: their files begin with their numbers."""
+    return max(path.name for path in (scripts() / "versions").glob("[0-9]*.py")).partition("_")[0]
+
+
+async def _version(url: str) -> str | None:
+    """What the database says of itself; None when it says nothing, whatever the reason: alembic finds it out."""
+    engine = create_async_engine(url, poolclass=NullPool, hide_parameters=True)
+    try:
+        async with engine.connect() as connection:
+            version: str | None = await connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+            return version
+    except (DBAPIError, OSError, TimeoutError):
+        return None
+    finally:
+        await engine.dispose()

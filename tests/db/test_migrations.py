@@ -28,7 +28,7 @@ from sqlalchemy.pool import NullPool
 
 from file_service.db.engine import connected
 from file_service.db.files import Files
-from file_service.db.migrate import migrate, scripts
+from file_service.db.migrate import migrate, migrated, newest, scripts
 from file_service.db.tables import metadata
 from file_service.errors import Unavailable
 from tests.support.postgres import Postgres
@@ -141,7 +141,24 @@ def test_every_revision_goes_up_down_and_up_again(empty_url: str) -> None:
 
 
 def test_there_is_one_newest_revision() -> None:
-    assert len(ScriptDirectory(str(scripts())).get_heads()) == 1
+    assert ScriptDirectory(str(scripts())).get_heads() == [newest()]
+
+
+async def test_alembic_is_asked_only_when_there_is_something_to_do(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def counting(url: str) -> None:
+        asked.append(url)
+        migrate(url)
+
+    monkeypatch.setattr("file_service.db.migrate.migrate", counting)
+    await migrated(empty_url)
+    await migrated(empty_url)
+    await asyncio.to_thread(downgrade, empty_url, REVISIONS[0].revision)
+    await migrated(empty_url)
+    assert asked == [empty_url] * 2
 
 
 def test_migrations_make_what_the_code_expects(empty_url: str) -> None:

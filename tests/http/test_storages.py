@@ -23,6 +23,8 @@ def test_what_is_named_is_there() -> None:
 
 def test_a_test_that_is_not_named_runs_on_every_storage() -> None:
     assert storages_of("test_upload", "test_new") == ["local", "s3-moto"]
+    assert storages_of("test_records", "test_new") == ["local"]
+    assert storages_of("test_records", "test_new", ["s3-moto"]) == ["s3-moto"]
     assert storages_of("test_forms", "test_new") == ["local", "memory", "s3-moto"]
     assert storages_of("test_sizes", "test_new") == [*PLACES]
     assert storages_of("test_upload", "test_new", [*PLACES]) == [*PLACES]

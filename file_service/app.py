@@ -31,8 +31,8 @@ from file_service.storage.local import local_storage
 
 
 @asynccontextmanager
-async def opened(settings: Settings, *, marry: bool = True) -> AsyncIterator[tuple[Database, MarkedStorage]]:
-    """The migrated database and the storage that belongs to it, both answering; for `marry` see `recognise`."""
+async def opened(settings: Settings, *, adopt: bool = True) -> AsyncIterator[tuple[Database, MarkedStorage]]:
+    """The migrated database and the storage that belongs to it, both answering; for `adopt` see `recognise`."""
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     await migrated(settings.database)
     async with (
@@ -44,7 +44,7 @@ async def opened(settings: Settings, *, marry: bool = True) -> AsyncIterator[tup
         ) as database,
         chosen_storage(settings) as storage,
     ):
-        await recognise(storage, Replicas(database), marry=marry)
+        await recognise(storage, Replicas(database), adopt=adopt)
         await storage.check()
         yield database, storage
 

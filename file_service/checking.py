@@ -23,7 +23,7 @@ def run_check(settings: Settings, *, repairing: bool) -> int:
 
 
 async def _check(settings: Settings, *, repairing: bool) -> int:
-    async with opened(settings, marry=False) as (database, storage):
+    async with opened(settings, adopt=False) as (database, storage):
         files = Files(database)
         if not isinstance(storage, Listed):
             raise StorageFailed("This kind of storage cannot be listed, so it cannot be checked.")

@@ -22,7 +22,8 @@ from uuid import uuid4
 from botocore.config import Config
 from botocore.session import Session
 
-from scripts.bench import DD, Peer, cpu, curl, peers, post, running, table
+from scripts.bench import DD, cpu, curl, table
+from scripts.bench_peers import Peer, peers, post, running
 from tests.support.swift import KEY, USER, Swift
 
 Note = Callable[[str, float], None]

@@ -141,7 +141,7 @@ def test_a_place_of_another_database_is_refused(started: Started, place: Tampere
 
 
 @local_place
-def test_an_empty_database_is_refused_and_marries_nobody(started: Started, place: Tampered, tmp_path: Path) -> None:
+def test_an_empty_database_is_refused_and_adopts_nothing(started: Started, place: Tampered, tmp_path: Path) -> None:
     service = started()
     store(service, b"x")
     before = place.everything()

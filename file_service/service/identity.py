@@ -7,14 +7,14 @@ from file_service.errors import StorageFailed
 from file_service.storage.base import Marked
 
 
-async def recognise(storage: Marked, replicas: Replicas, *, marry: bool = True) -> None:
-    """Check that storage and database belong together; on the very first start, marry them.
+async def recognise(storage: Marked, replicas: Replicas, *, adopt: bool = True) -> None:
+    """Check that storage and database belong together; on the very first start, bring them together.
 
-    A database that knows no storage adopts the marker it finds, if it may `marry`. Raises `StorageFailed` when the
+    A database that knows no storage adopts the marker it finds, if it may `adopt`. Raises `StorageFailed` when the
     database knows another storage than the one that is there, or knows none and may not.
     """
     known, found = await replicas.storage_identity(), await storage.identity()
-    if known is None and not marry:
+    if known is None and not adopt:
         raise StorageFailed("The database is empty: it never belonged to this storage.")
     if found is None and known is None:
         await storage.mark(uuid4())

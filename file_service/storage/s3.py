@@ -24,7 +24,7 @@ from uuid import UUID
 
 from file_service.aio import uncancelled
 from file_service.errors import Damaged, Unavailable
-from file_service.storage.base import NO_METADATA, Found, Listed, Marked, Metadata, Storage
+from file_service.storage.base import NO_METADATA, Found, Linked, Listed, Marked, Metadata, Storage
 from file_service.storage.multipart_upload import MultipartUploader
 from file_service.storage.part_memory import PartMemory
 from file_service.storage.part_sizes import MIB, PartSizes
@@ -252,6 +252,4 @@ class S3Storage:
             raise
 
 
-_: type[Storage] = S3Storage
-__: type[Marked] = S3Storage
-___: type[Listed] = S3Storage
+_: tuple[type[Storage], type[Marked], type[Listed], type[Linked]] = (S3Storage, S3Storage, S3Storage, S3Storage)

@@ -4,30 +4,19 @@ It runs from the PyPI wheel in a virtual environment of its own, `.venv-redbot` 
 first: sniffpy, which it requires, installs a package called `tests`, and that would hide ours.
 """
 
-import fcntl
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from tests.support.wheel import programs
+
 VERSION = "2.7.1"
-ENVIRONMENT = Path(__file__).parents[2] / ".venv-redbot"
 
 
 def program() -> Path:
-    """The program, installed if need be; CalledProcessError when that is not possible."""
-    ENVIRONMENT.mkdir(exist_ok=True)
-    with (ENVIRONMENT / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = ENVIRONMENT / VERSION
-        if not done.exists():
-            (ENVIRONMENT / ".gitignore").write_text("*\n")
-            subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT / "python"], check=True)
-            pip = [str(ENVIRONMENT / "python/bin/pip"), "install", "--quiet", "--disable-pip-version-check"]
-            subprocess.run([*pip, f"redbot=={VERSION}"], check=True, capture_output=True)
-            done.touch()
-    return ENVIRONMENT / "python/bin/redbot"
+    """The program; CalledProcessError when it cannot be installed."""
+    return programs("redbot", VERSION) / "redbot"
 
 
 def notes(url: str) -> list[dict[str, Any]]:

@@ -6,20 +6,19 @@ of any size (`min_segment_size`), and many small ones are read as fast as a few 
 Swift keeps its metadata in extended attributes.
 """
 
-import fcntl
 import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+from tests.support.wheel import programs
+
 VERSION = "2.38.3"
-ENVIRONMENT = Path(__file__).parents[2] / ".venv-swift"
 USER, KEY = "test:tester", "testing"
 START_SECONDS = 20.0
 BACKENDS = ("account", "container", "object")
@@ -87,26 +86,11 @@ for name, port in {ports!r}.items():
 """
 
 
-def environment() -> Path:
-    """The folder with Swift's programs, installed if need be; CalledProcessError when that is not possible."""
-    ENVIRONMENT.mkdir(exist_ok=True)
-    with (ENVIRONMENT / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = ENVIRONMENT / VERSION
-        if not done.exists():
-            (ENVIRONMENT / ".gitignore").write_text("*\n")
-            subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT / "python"], check=True)
-            pip = [str(ENVIRONMENT / "python/bin/pip"), "install", "--quiet", "--disable-pip-version-check"]
-            subprocess.run([*pip, f"swift=={VERSION}"], check=True, capture_output=True)
-            done.touch()
-    return ENVIRONMENT / "python/bin"
-
-
 class Swift:
     """`with Swift() as server:` listens at `server.url`; the user is `USER`, its key `KEY`."""
 
     def __init__(self) -> None:
-        self._programs = environment()
+        self._programs = programs("swift", VERSION)
         self._base = Path(tempfile.mkdtemp(prefix="swift-"))
         self._etc = self._base / "etc"
         self._ports = dict(zip((*BACKENDS, "proxy"), _free_ports(len(BACKENDS) + 1), strict=True))
